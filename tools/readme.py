@@ -1,4 +1,4 @@
-"""Write README.md from nbs/index.ipynb, without Quarto. `--check` only says whether it is up to date.
+"""Write README.md from nbs/index.ipynb without Quarto; `--check` only says if it is up to date.
 
     python tools/readme.py [--check]"""
 import re
@@ -15,12 +15,13 @@ from nbdev.processors import FilterDefaults
 def title(source, config):
     "The front matter of a page, as the heading it stands for."
     meta = yaml.safe_load(source.strip().strip('-'))
-    return f"# {meta.get('title', config.title)}\n\n> {meta.get('description', config.description)}\n"
+    description = meta.get('description', config.description)
+    return f"# {meta.get('title', config.title)}\n\n> {description}\n"
 
 
 def readable(nb, config):
-    "The notebook as a reader should see it: no directives, no style sheets, front matter as a title."
-    nb.metadata['language_info'] = {'name': 'python'}  # nbdev_clean drops it; code fences need it
+    "The notebook as a reader should see it: no directives, front matter as a title."
+    nb.metadata['language_info'] = {'name': 'python'}  # dropped by nbdev_clean; fences need it
     for cell in nb.cells:
         if cell.cell_type == 'raw' and cell.source.startswith('---'):
             cell.source = title(cell.source, config)

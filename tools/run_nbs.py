@@ -3,8 +3,8 @@
     python tools/run_nbs.py [nbs/x.ipynb ...]
 
 Leaves alone the cells that nbdev_test leaves alone: `#| eval: false`, and those whose flag is in
-settings.ini's tst_flags (unless named in `--flags`), which keep the outputs they have. Finishes with
-nbdev_clean, so a second run changes nothing. A notebook that fails is left as it was."""
+settings.ini's tst_flags (unless named in `--flags`), which keep the outputs they have. Finishes
+with nbdev_clean, so a second run changes nothing. A notebook that fails is left as it was."""
 import argparse
 import os
 import sys
@@ -27,7 +27,8 @@ class DirectiveClient(NotebookClient):
         if cell.cell_type == 'code':
             directives = extract_directives(cell, remove=False)
             off = directives.get('eval:', [''])[0].lower() == 'false'
-            if off or 'nbdev_export(' in cell.source or self.skip_flags & directives.keys(): return cell
+            off = off or 'nbdev_export(' in cell.source
+            if off or self.skip_flags & directives.keys(): return cell
         return await super().async_execute_cell(cell, cell_index, *args, **kwargs)
 
 
@@ -43,7 +44,7 @@ def run_nb(path, timeout):
 
 
 def environment(root):
-    "What the kernels see: the working tree's library, a fixed hash seed, no network, no stray warning."
+    "What the kernels see: the working tree's library, a fixed hash seed, no network."
     paths = [str(root), os.environ.get('PYTHONPATH', '')]
     # the warning ignored shows a path of this machine; `from datasets import ...` raises it
     return dict(PYTHONPATH=os.pathsep.join(filter(None, paths)), PYTHONHASHSEED='0',

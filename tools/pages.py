@@ -1,0 +1,89 @@
+"""The notebooks as tools/check.py reads them: pages made of cells; what Python source imports."""
+import ast
+import json
+import re
+from functools import cached_property
+
+DEF = ast.FunctionDef, ast.AsyncFunctionDef
+
+
+def text_of(value): return ''.join(value) if isinstance(value, list) else value
+
+
+def n_lines(text):
+    "Lines of code: neither blank nor only a comment."
+    lines = [line.strip() for line in text.splitlines()]
+    return sum(1 for line in lines if line and not line.startswith('#'))
+
+
+def imports(tree):
+    "The full name of every module that `tree` imports, also inside functions."
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import): yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == 'nntrain':
+            yield from (f'nntrain.{alias.name}' for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield ('nntrain.' if node.level else '') + (node.module or '')
+
+
+def own_imports(tree):
+    "The modules of nntrain that `tree` imports, by their short names."
+    return {name.split('.')[1] for name in imports(tree) if name.startswith('nntrain.')}
+
+
+class Cell:
+    "A cell of a notebook, with what its directives say."
+
+    def __init__(self, data):
+        self.id, self.kind = data.get('id'), data['cell_type']
+        self.outputs = data.get('outputs', [])
+        self.source = text_of(data['source'])
+        flags = re.findall(r'^#\|\s*([\w-]+)', self.source, re.M)
+        self.flags = set(flags if self.kind == 'code' else ())
+        self.exported = bool(self.flags & {'export', 'exports', 'exporti'})
+        self.public = self.exported and 'exporti' not in self.flags
+
+    @cached_property
+    def tree(self):
+        "The cell as Python; IPython's own lines (`%magic`, `!command`) count as `pass`."
+        if re.search(r'^%%', self.source, re.M): return ast.parse('')
+        return ast.parse(re.sub(r'^(\s*)[%!].*$', r'\1pass', self.source, flags=re.M))
+
+    @cached_property
+    def definitions(self):
+        "The functions and classes at the top level of the cell."
+        return [node for node in self.tree.body if isinstance(node, (*DEF, ast.ClassDef))]
+
+    def stretch(self, node):
+        "The source of `node`, decorators included."
+        first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+        return '\n'.join(self.source.splitlines()[first-1:node.end_lineno])
+
+
+class Page:
+    "A notebook: its number, the module it makes, its cells."
+
+    def __init__(self, path):
+        self.stem = path.stem
+        self.number = re.match(r'\d+[a-z]?|', self.stem)[0] or '~'  # index comes after all others
+        self.cells = [Cell(data) for data in json.loads(path.read_text(encoding='utf-8'))['cells']]
+        self.code = [cell for cell in self.cells if cell.kind == 'code']
+        self.exported = [cell for cell in self.code if cell.exported]
+        source = '\n'.join(cell.source for cell in self.code)
+        named = re.search(r'^#\|\s*default_exp (\S+)', source, re.M)
+        self.module = named[1] if named else None
+
+    @cached_property
+    def is_subscriber(self):
+        "True if the page exports a class with a base named `Subscriber` or `...S`."
+        classes = [node for cell in self.exported for node in cell.definitions
+                   if isinstance(node, ast.ClassDef)]
+        bases = [ast.unparse(base).split('.')[-1] for node in classes for base in node.bases]
+        return any(base == 'Subscriber' or re.search(r'[a-z]S$', base) for base in bases)
+
+    @cached_property
+    def words_per_line(self):
+        "Words of prose per line of code, and the lines of code."
+        lines = sum(n_lines(cell.source) for cell in self.code)
+        prose = [cell.source for cell in self.cells if cell.kind == 'markdown']
+        return sum(len(re.findall(r'\w+', text)) for text in prose)/max(lines, 1), lines

@@ -1,0 +1,59 @@
+"""Everything `make test` checks; goes on after a failure and ends with 'N passed, N failed'.
+
+    python tools/test.py
+
+clean: nbdev_clean changes no notebook. export: nbdev_export changes no module, all are in git.
+readme: README.md is what index.ipynb says. check: import rules and style (tools/check.py).
+wheel: it installs and trains in an environment without nbdev (tools/wheel.py). Then each notebook.
+"""
+import subprocess
+import sys
+import time
+
+from test_nbs import ROOT, report, run, test_notebooks, total
+
+
+def contents(pattern):
+    return {path.relative_to(ROOT): path.read_bytes() for path in sorted(ROOT.glob(pattern))}
+
+
+def unchanged(command, pattern):
+    "Run `command`: fine if it ends well and the files of `pattern` are what they were."
+    before = contents(pattern)
+    ok, output = run(command, timeout=300)
+    after = contents(pattern)
+    changed = [str(path) for path in sorted({*before, *after})
+               if before.get(path) != after.get(path)]
+    if changed: output += f"{command[0]} changed {', '.join(changed)}: look at it and commit\n"
+    return ok and not changed, output
+
+
+def untracked(folder):
+    "Files in `folder` that git neither tracks nor ignores; none outside a checkout."
+    command = ['git', 'ls-files', '--others', '--exclude-standard', '--', folder]
+    return subprocess.run(command, cwd=ROOT, text=True, capture_output=True).stdout.split('\n')[:-1]
+
+
+def clean(): return unchanged(['nbdev_clean'], 'nbs/*.ipynb')
+
+
+def export():
+    ok, output = unchanged(['nbdev_export'], 'nntrain/*.py')
+    for path in untracked('nntrain'): ok, output = False, output + f'{path} is not in git: add it\n'
+    return ok, output
+
+
+def readme(): return run([sys.executable, 'tools/readme.py', '--check'], timeout=120)
+def check(): return run([sys.executable, 'tools/check.py'], timeout=120)
+def wheel(): return run([sys.executable, 'tools/wheel.py'], timeout=900)
+
+
+def main():
+    results = []
+    for test in (clean, export, readme, check, wheel):
+        start = time.time()
+        results.append(report(test.__name__, *test(), time.time()-start))
+    return total(results + test_notebooks())
+
+
+if __name__ == '__main__': sys.exit(main())
