@@ -80,7 +80,7 @@ def check_sizes(page):
         for node in ast.walk(cell.tree):
             if not isinstance(node, DEF): continue
             n = n_lines(cell.stretch(node))
-            if n > limit(page, 'function', node.name): yield page, cell, f'{node.name} has {n} lines'
+            if n > limit(page, 'function', node.name): yield page, cell, f'{node.name}: {n} lines'
     n = sum(n_lines(cell.source) for cell in page.exported)
     if n > limit(page, 'module'): yield page, None, f'module of {n} lines of code'
     ratio, n = page.words_per_line
