@@ -8,6 +8,7 @@ import argparse
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -28,13 +29,14 @@ def environment():
 
 def run(command, timeout):
     "Run `command` in the project's folder: whether it ended well, and what it printed."
-    try:
-        done = subprocess.run(command, cwd=ROOT, env=environment(), timeout=timeout, text=True,
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        return done.returncode == 0, done.stdout
-    except subprocess.TimeoutExpired as error:
-        output = error.stdout or b''
-        return False, f"{output.decode(errors='replace')}\nstopped after {timeout} seconds\n"
+    with tempfile.TemporaryFile() as file:  # not a pipe, which a stray child could hold open
+        try:
+            code = subprocess.run(command, cwd=ROOT, env=environment(), timeout=timeout,
+                                  stdout=file, stderr=subprocess.STDOUT).returncode
+            note = ''
+        except subprocess.TimeoutExpired: code, note = 1, f'\nstopped after {timeout} seconds'
+        file.seek(0)
+        return code == 0, file.read().decode(errors='replace') + note
 
 
 def report(name, ok, output, seconds):
