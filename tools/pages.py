@@ -79,7 +79,7 @@ class Page:
         classes = [node for cell in self.exported for node in cell.definitions
                    if isinstance(node, ast.ClassDef)]
         bases = [ast.unparse(base).split('.')[-1] for node in classes for base in node.bases]
-        return any(base == 'Subscriber' or re.search(r'[a-z]S$', base) for base in bases)
+        return any(base == 'Subscriber' or base.endswith('S') for base in bases)
 
     @cached_property
     def words_per_line(self):
