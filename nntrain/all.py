@@ -2,3 +2,7 @@
 
 Written by hand: one line for each module, in the order of the notebooks; tools/check.py says which
 is missing. Library code imports nothing from here."""
+from nntrain.dataloaders import *
+from nntrain.learner import *
+from nntrain.pubsub import *
+from nntrain.state import *
