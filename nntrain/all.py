@@ -6,3 +6,4 @@ from nntrain.dataloaders import *
 from nntrain.learner import *
 from nntrain.pubsub import *
 from nntrain.state import *
+from nntrain.lrfind import *
