@@ -6,4 +6,7 @@ from nntrain.dataloaders import *
 from nntrain.learner import *
 from nntrain.pubsub import *
 from nntrain.state import *
+from nntrain.metrics import *
+from nntrain.device import *
 from nntrain.lrfind import *
+from nntrain.momentum import *
