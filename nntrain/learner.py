@@ -118,6 +118,7 @@ class Loop(Publisher, FirstViews):
             self.preds = self.loss = self.loss_grad = None
             self.do_batch()
         if self.batch is None and not start: raise ValueError(empty(self.dl, self.row['mode']))
+        self._done = 'all'
 
     @PublishEvents('batch')
     def do_batch(self):

@@ -217,10 +217,11 @@ class _GoingOn:
         "What comes next; None in the middle of a batch."
         running = self.open_phases
         if not running: return self._stopped_at
-        at = {'level': 'batch', 'epoch': self.epoch, 'pass': self._pass}
-        if {'train','validate'} & {*running} or 'epoch' in running and self.batch is None:
+        at,over = {'level': 'batch', 'epoch': self.epoch, 'pass': self._pass},self._done == 'all'
+        begun = over or self.batch is not None
+        if {'train','validate'} & {*running} or 'epoch' in running and not begun:
             if 'batch' in running and self._done != self.iter: return None
-            return {**at, 'batch': 0 if self.batch is None else self.iter+1}
+            return {**at, 'batch': self.iter+1 if begun else 0, 'over': over}
         if 'full_epoch' in running and self._pass < len(self.passes):
             return {**at, 'level': 'pass', 'pass': self._pass+1}
         return {'level': 'epoch', 'epoch': self.epoch + (self._pass is not None)}
@@ -244,7 +245,12 @@ class _Replaying(_GoingOn):
             self._pass_generators = get_generators(loaders.values())
             return iter(self.dl),0
         _check(self, state)
-        start,name = state['position']['batch'],self.passes[self._pass][0]
+        start,name,self._resuming = state['position']['batch'],self.passes[self._pass][0],None
+        self.iter = max(start-1, 0)
+        if not start or state['position']['over']:  # before the first batch, or after the last
+            _load(self, state)
+            if not start: return self._batches()
+            return iter(()),start
         set_generators(state['pass_generators'], loaders.values())
         if name in state['loaders']: loaders[name].load_state_dict(state['loaders'][name])
         batches = iter(self.dl)
@@ -252,7 +258,6 @@ class _Replaying(_GoingOn):
             if next(batches, self) is self: raise ValueError(f'the state is of batch {start}, but '
                 f'the {name} loader gave {n} batches: is it another dataset or batch size?')
         _load(self, state, running=name)
-        self._resuming = None
         return batches,start
 
 # %% ../nbs/03a_state.ipynb #349acb64
