@@ -153,7 +153,8 @@ def main():
         ours = statistics.median(ours for _, ours in pairs)
         n, base = calls(function, data[:200]), calls(raw, data[:200])
         too_many += bool(limit and n > limit)
-        print(f'{what:32}{ours:8.2f}{over:+10.2f}{goal or "":>7}{n:8.0f}{base:6.0f}{limit or "":>7}')
+        goal, limit = goal or '', limit or ''
+        print(f'{what:32}{ours:8.2f}{over:+10.2f}{goal:>7}{n:8.0f}{base:6.0f}{limit:>7}')
     return 1 if too_many else 0
 
 
