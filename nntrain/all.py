@@ -10,5 +10,6 @@ from nntrain.metrics import *
 from nntrain.device import *
 from nntrain.lrfind import *
 from nntrain.momentum import *
-from nntrain.hyperparams import *
 from nntrain.inspect import *
+from nntrain.hyperparams import *
+from nntrain.progress import *
