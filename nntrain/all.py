@@ -13,3 +13,6 @@ from nntrain.momentum import *
 from nntrain.inspect import *
 from nntrain.hyperparams import *
 from nntrain.progress import *
+from nntrain.nested import *
+from nntrain.files import *
+from nntrain.weights import *
