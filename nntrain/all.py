@@ -12,6 +12,7 @@ from nntrain.lrfind import *
 from nntrain.momentum import *
 from nntrain.inspect import *
 from nntrain.hyperparams import *
+from nntrain.curves import *
 from nntrain.progress import *
 from nntrain.nested import *
 from nntrain.files import *
