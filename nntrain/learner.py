@@ -198,6 +198,15 @@ def check_fit(learn, epochs, train, valid, lr, resume):
         'middle of a batch: take it in `after_batch` or later')
     return passes
 
+# %% ../nbs/02_learner.ipynb #14b87735
+def find_state(learn, subs, resume):
+    "The state dict that `resume` means; unless it is one, a subscriber's `find_state` tells."
+    if resume is None or isinstance(resume, dict): return resume
+    for sub in (*subs, *learn.subs):
+        if hasattr(sub, 'find_state'): return sub.find_state(learn, resume)
+    raise ValueError(f'`resume` must be what `learn.state_dict()` returned, got {resume!r}: to go '
+                     'on from a folder, subscribe a CheckpointS')
+
 # %% ../nbs/02_learner.ipynb #85c58c5d
 def check_optimized(learn):
     "Every trainable parameter must be in an optimizer."
@@ -321,12 +330,14 @@ class _Fit(_Telling):
         subs=(),             # Subscribers for this fit alone
         lr=None,             # Learning rate of this fit alone
         reset_opt:bool=True, # Whether to make a new optimizer
-        resume=None,         # A `state_dict` of a fit to go on from
+        resume=None,         # A `state_dict` to go on from, or what a `find_state` understands
     ):
         "Train and validate for a number of epochs; may be called again, however it ends."
         if self._fitting: raise RuntimeError(
             '`fit` was called inside `fit`: wait for its end, or use `with learn.rehearse():`')
-        subs,passes = as_subs(subs),check_fit(self, epochs, train, valid, lr, resume)
+        subs = as_subs(subs)
+        resume = find_state(self, subs, resume)
+        passes = check_fit(self, epochs, train, valid, lr, resume)
         with ExitStack() as stack:
             if any(getattr(s, 'rehearses', False) for s in (*self.subs, *subs)):
                 stack.enter_context(self.rehearse())
