@@ -11,8 +11,12 @@ from nntrain.device import *
 from nntrain.lrfind import *
 from nntrain.momentum import *
 from nntrain.inspect import *
+from nntrain.timing import *
+from nntrain.hostreads import *
 from nntrain.hyperparams import *
 from nntrain.curves import *
+from nntrain.finite import *
+from nntrain.gradients import *
 from nntrain.progress import *
 from nntrain.nested import *
 from nntrain.files import *
