@@ -39,7 +39,7 @@ def join_batch(
     yb,    # New targets, a tuple
 ):         # A new batch of the form of `batch`
     "The inverse of `split_batch`."
-    if not isinstance(batch, Mapping): return *xb,*yb
+    if not isinstance(batch, Mapping): return [*xb, *yb]  # a list, so that items can be set
     return {**xb, **dict(zip((k for k in TARGETS if k in batch), yb))}
 
 # %% ../nbs/02_learner.ipynb #5092927b
