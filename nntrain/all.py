@@ -2,6 +2,10 @@
 
 Written by hand: one line for each module, in the order of the notebooks; tools/check.py says which
 is missing. Library code imports nothing from here."""
+from nntrain.rows import *
+from nntrain.decode import *
+from nntrain.batches import *
+from nntrain.streams import *
 from nntrain.dataloaders import *
 from nntrain.learner import *
 from nntrain.pubsub import *
@@ -13,11 +17,20 @@ from nntrain.momentum import *
 from nntrain.inspect import *
 from nntrain.timing import *
 from nntrain.hostreads import *
+from nntrain.explain import *
 from nntrain.hyperparams import *
 from nntrain.curves import *
+from nntrain.schedule import *
 from nntrain.finite import *
 from nntrain.gradients import *
 from nntrain.progress import *
+from nntrain.records import *
+from nntrain.history import *
+from nntrain.recorder import *
 from nntrain.nested import *
 from nntrain.files import *
 from nntrain.weights import *
+from nntrain.folders import *
+from nntrain.checkpoint import *
+from nntrain.images import *
+from nntrain.runs import *
