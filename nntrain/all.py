@@ -23,6 +23,7 @@ from nntrain.curves import *
 from nntrain.schedule import *
 from nntrain.finite import *
 from nntrain.gradients import *
+from nntrain.precision import *
 from nntrain.progress import *
 from nntrain.records import *
 from nntrain.history import *

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Curve', 'constant', 'linear', 'cosine', 'exponential', 'polynomial', 'combine', 'rise_fall', 'one_cycle', 'flat_cos',
-           'warm_restarts', 'steps_per_pass', 'planned_steps']
+           'warm_restarts', 'position', 'steps_per_pass', 'planned_steps']
 
 # %% ../nbs/12a_curves.ipynb #c7be6fb6
 import math
@@ -127,6 +127,14 @@ def warm_restarts(
     lengths = [mult**i for i in range(n_cycles)]
     curve = combine([n/sum(lengths) for n in lengths], [cosine(start, end)]*n_cycles)
     return Curve(curve.fn, f'warm_restarts({start}, {end}, {n_cycles}, {mult})')
+
+# %% ../nbs/12a_curves.ipynb #4c0440e4
+def position(
+    done:int, # How many steps are done
+    n:int,    # Of how many
+)->float:     # 0 before the first step, 1 before the last; of a single step 1
+    "The progress when `done` of `n` steps are done."
+    return 1. if done >= n-1 else done/(n-1)
 
 # %% ../nbs/12a_curves.ipynb #721395a3
 def _asked(learn, subs, method):
