@@ -137,7 +137,7 @@ class _Watching(Subscriber):
         gradients = [] if self.asleep else gradients_of(learn)
         if not gradients: return
         found = non_finite(gradients)
-        if self.watch: self._withhold(learn.opt, found)
+        if self.watch: self._withhold(learn, found)
         elif found.item():
             if self.policy != 'warn': learn.opt.zero_grad()
             self.tell(learn, self.note(learn), 'a gradient is not finite', CancelStepException)
@@ -145,11 +145,11 @@ class _Watching(Subscriber):
 # %% ../nbs/14_gradients.ipynb #be78be18
 class _Withholding(_Watching):
     "The device's side: refuses steps, is asked now and then."
-    def _withhold(self, opt, found):
-        overflow = getattr(opt, 'found_inf', None)  # a gradient scaler's, which is no fault
+    def _withhold(self, learn, found):
+        overflow = getattr(learn, 'overflow', None)  # a gradient scaler's, which is no fault
         self.watch.see(found if overflow is None else found*(1-overflow), at=0.5)
         flag = self.watch.flag if overflow is None else torch.maximum(self.watch.flag, overflow)
-        if self.policy != 'warn': self.finish = withhold(opt, flag)
+        if self.policy != 'warn': self.finish = withhold(learn.opt, flag)
     def cleanup_step(self, learn):
         if self.finish: self.finish()
         if self.watch and self.policy != 'stop': self.watch.after_step()
