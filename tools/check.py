@@ -27,6 +27,7 @@ EXCEPTIONS = {
 CORE = dict(pubsub=set(), state={'torch'}, learner={'torch', 'nntrain.pubsub', 'nntrain.state'})
 EARLY = {'learner': {'pubsub', 'state'}}  # the one notebook that uses what the next two build
 NOT_IN_ALL = {'cli'}                      # a command, not a library
+NO_PAGE = {'__init__', '__main__', '_modidx', 'all'}  # `python -m nntrain` needs __main__
 UNSAFE_MODULES = {'pickle', 'dill', 'cloudpickle', 'marshal', 'shelve'}
 UNSAFE_CALLS = {'eval', 'exec', 'os.system', 'os.popen'}
 UNSAFE_ARGUMENTS = {('weights_only', False), ('shell', True)}
@@ -202,7 +203,7 @@ def check_package(pages):
     "One module for each notebook, each in nntrain.all, no name in two; nothing unsafe."
     modules = {page.module for page in pages if page.module}
     files = {path.stem: path for path in sorted((ROOT/'nntrain').glob('*.py'))}
-    for name in sorted((files.keys() ^ modules) - {'__init__', '__main__', '_modidx', 'all'}):
+    for name in sorted((files.keys() ^ modules) - NO_PAGE):
         yield f'nntrain/{name}.py: ' + ('no notebook makes it' if name in files else 'missing')
     listed = own_imports(ast.parse(files['all'].read_text(encoding='utf-8')))
     for name in sorted((modules ^ listed) - NOT_IN_ALL):
