@@ -18,11 +18,13 @@ from nntrain.inspect import *
 from nntrain.timing import *
 from nntrain.hostreads import *
 from nntrain.explain import *
+from nntrain.hooks import *
 from nntrain.hyperparams import *
 from nntrain.curves import *
 from nntrain.schedule import *
 from nntrain.finite import *
 from nntrain.gradients import *
+from nntrain.stopping import *
 from nntrain.precision import *
 from nntrain.progress import *
 from nntrain.records import *
