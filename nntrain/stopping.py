@@ -165,7 +165,7 @@ class StopAfterS(Subscriber):
         if not limit > 0: raise ValueError(f'StopAfterS: the limit must be above 0, got {limit}')
         self.n_steps,self.seconds,self.spent = n_steps,seconds,0.
 
-    def before_fit(self, learn): self.spent,self.began = 0.,self.clock()
+    def before_fit(self, learn): self.spent,self.furthest,self.began = 0.,0.,self.clock()
     def reached(self, learn):
         if self.n_steps is not None: return learn.n_steps >= self.n_steps
         return self.elapsed() >= self.seconds
@@ -193,7 +193,8 @@ def fit_progress(self:StopAfterS, learn, progress):
     if self.seconds is None: return progress
     spent = self.elapsed()
     last = self.seconds - spent/max(1, learn.n_steps)  # the last step begins a step before the end
-    return max(progress, min(1., spent/max(1e-9, last)))
+    self.furthest = max(self.furthest, progress, min(1., spent/max(1e-9, last)))
+    return self.furthest  # never back, when steps turn out faster than they seemed
 
 # %% ../nbs/16_stopping.ipynb #ad760772
 def fit_for(
