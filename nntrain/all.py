@@ -26,6 +26,8 @@ from nntrain.finite import *
 from nntrain.gradients import *
 from nntrain.stopping import *
 from nntrain.precision import *
+from nntrain.mixing import *
+from nntrain.averages import *
 from nntrain.progress import *
 from nntrain.records import *
 from nntrain.history import *
@@ -35,5 +37,6 @@ from nntrain.files import *
 from nntrain.weights import *
 from nntrain.folders import *
 from nntrain.checkpoint import *
+from nntrain.proof import *
 from nntrain.images import *
 from nntrain.runs import *
