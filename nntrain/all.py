@@ -12,6 +12,7 @@ from nntrain.pubsub import *
 from nntrain.state import *
 from nntrain.metrics import *
 from nntrain.device import *
+from nntrain.transforms import *
 from nntrain.lrfind import *
 from nntrain.momentum import *
 from nntrain.inspect import *
