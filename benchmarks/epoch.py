@@ -5,11 +5,12 @@
 MNIST, MLP 784-50-10, batches of 1,024, SGD, one thread, one process. PATH is a folder with
 `*train*.parquet` and `*test*.parquet`, as the hub has them. Every entry trains for three epochs in
 each round, all of them in turn; an epoch lasts from the first request of its loader to the first
-request of the next epoch. Printed are the median, and the median ratio within a round. Libraries named after `--against` do the same
-work if they are installed: images by the loader their users write (a DataLoader with a collate
-function), tensors by a DataLoader over a TensorDataset, and both by the loader of nntrain.
-`decode` is what `from_hf_dd` takes before the first epoch. Exits with 1 if nntrain is not first
-or within 3% of the first in a row, or above 1.1 times the hand-written loop from images."""
+request of the next epoch. Printed are the median, and the median of the ratios within a round.
+Libraries named after `--against` do the same work if they are installed: images by the loader
+their users write (a DataLoader with a collate function, each file opened in each epoch), tensors
+by a DataLoader over a TensorDataset, and tensors by the loader of nntrain. `decode` is what
+`from_hf_dd` takes before the first epoch. Exits with 1 if nntrain is not first or within 3% of
+the first in a row, or above 1.1 times the hand-written loop from images."""
 import argparse
 import importlib
 import logging
@@ -188,8 +189,9 @@ def measure(entries, rounds):
             train(loader, EPOCHS)
             if turn: seconds[name].append(statistics.mean(loader.epochs()))
     base = seconds[names[0]]
-    return {name: (statistics.median(values), statistics.median(v / b for v, b in zip(values, base)))
-            for name, values in seconds.items()}
+    ratios = {name: [v / b for v, b in zip(values, base)] for name, values in seconds.items()}
+    return {name: (statistics.median(seconds[name]), statistics.median(ratios[name]))
+            for name in entries}
 
 
 def main():

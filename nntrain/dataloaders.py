@@ -152,5 +152,6 @@ def from_hf_dd(cls:DataLoaders,
     second,remark = None,None
     if valid is not None: second,remark,_ = make(valid, valid_name, 2*batch_size, budget-used, {})
     dls = cls(first, second)
-    dls.notes,dls.classes = dict(train=note, valid=remark),_class_names(train)
+    dls.notes = dict(train=note, valid=remark)
+    dls.classes = _class_names(train) or _class_names(valid)
     return dls
