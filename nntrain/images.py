@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from .dataloaders import hf_ds_collate_fn, load_digits
+from .decode import decode_split
+from .rows import load_digits
 
 # %% ../nbs/21a_images.ipynb #5c060e46
 def read_dataset(
@@ -112,18 +113,16 @@ def load_images(
 )->Images:
     "Training and validation images of a data set, all in memory."
     splits = find_splits(read_dataset(data))
-    names = image_column,label_column = find_columns(splits[0].features)
-    tables = [split.select_columns([*names])[:] for split in splits]
-    classes = class_names(splits[0].features[label_column], tables[0][label_column])
-    x = [_pixels(image_column, table[image_column]) for table in tables]
-    y = [as_indices(table[label_column], classes) for table in tables]
+    images,labels = find_columns(splits[0].features)
+    tables = [split.select_columns([labels])[:][labels] for split in splits]
+    classes = class_names(splits[0].features[labels], tables[0])
+    y = [as_indices(table, classes) for table in tables]
+    x = [decode_split(split.select_columns([images]), name)[images]/255
+         for name,split in zip(('train', 'valid'), splits)]
     if len(splits) == 1: x,y = held_out(x[0], y[0])
     if x[0].shape[1:] != x[1].shape[1:]: raise ValueError(f'images to train on are '
         f'{size_text(x[0])}, those to validate on {size_text(x[1])}: expected one size for all')
     return Images((x[0], y[0]), (x[1], y[1]), [*classes.values()])
-
-def _pixels(column, images):
-    return hf_ds_collate_fn([{column: image} for image in images], flatten=False)[0]
 
 # %% ../nbs/21a_images.ipynb #388b626b
 MODELS = 'linear','mlp','cnn'
