@@ -28,6 +28,8 @@ from nntrain.schedule import *
 from nntrain.plans import *
 from nntrain.finite import *
 from nntrain.gradients import *
+from nntrain.sources import *
+from nntrain.ascode import *
 from nntrain.stopping import *
 from nntrain.precision import *
 from nntrain.mixing import *

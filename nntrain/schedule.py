@@ -65,15 +65,12 @@ class _Planned(Subscriber):
         for _,put_back,_ in self.targets: put_back()
         self.targets = []
 
-# %% ../nbs/13_schedule.ipynb #5e326bf7
+# %% ../nbs/13_schedule.ipynb #a3f6cc50
 class _Progressing(_Planned):
     def progress(self, learn):
         "Where the fit is: 0 in its first step (or epoch), 1 in its last."
-        n,done = self.n_planned,learn.n_steps if self.each == 'batch' else learn.epoch
-        done += self.first
-        if n and done == n: warnings.warn(f'ScheduleS: {n} steps were planned and there are more: '
-            'a learner with several steps per batch needs `steps_per_pass`')
-        progress = 0. if n is None else position(done, n)
+        done = self.first + (learn.n_steps if self.each == 'batch' else learn.epoch)
+        progress = 0. if self.n_planned is None else position(done, self.n_planned)
         for ask in self.asks: progress = ask(learn, progress)
         return progress
     def _set(self, learn):
@@ -105,7 +102,10 @@ class ScheduleS(_Progressing):
     def before_batch(self, learn):
         if learn.training and self.each == 'batch': self._set(learn)
     def before_step(self, learn):
-        if learn.n_steps != self.at and self.each == 'batch': self._set(learn)
+        if self.each != 'batch': return
+        if self.first + learn.n_steps == self.n_planned: warnings.warn('ScheduleS: there are more '
+            f'than the {self.n_planned} planned steps: several per batch need `steps_per_pass`')
+        if learn.n_steps != self.at: self._set(learn)
 
 # %% ../nbs/13_schedule.ipynb #17a660fc
 def _by_group(make, values, learn):
