@@ -13,6 +13,7 @@ from nntrain.state import *
 from nntrain.metrics import *
 from nntrain.device import *
 from nntrain.transforms import *
+from nntrain.sampling import *
 from nntrain.lrfind import *
 from nntrain.momentum import *
 from nntrain.inspect import *
