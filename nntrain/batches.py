@@ -29,6 +29,7 @@ def drawn_seed()->int: # 63 random bits
 # %% ../nbs/00b_batches.ipynb #1c0438eb
 class OrderedLoader:
     "Passes whose order follows from `seed` and `epoch` alone; `fetch` of a subclass makes batches."
+    order_by = None  # called with `n` and a seed of the pass, returns another order; 05b has some
     def __init__(self,
         n:int,              # Number of samples
         batch_size:int,     # Samples per batch
@@ -57,6 +58,7 @@ def permutation(self:OrderedLoader,
     epoch:int,   # Number of the pass, from 0
 )->torch.Tensor: # Indices of the samples
     "The order of pass `epoch`, the same for every kind of loader."
+    if self.order_by: return self.order_by(self.n, mixed_seed(self.seed, epoch))
     if not self.shuffle: return torch.arange(self.n, device='cpu')
     generator = torch.Generator('cpu').manual_seed(mixed_seed(self.seed, epoch))
     return torch.randperm(self.n, generator=generator, device='cpu')
@@ -116,7 +118,7 @@ def fetch(self:TensorLoader,
 ):                # Iterator of batches
     "The batches of a pass from `position` on."
     tensors,size = self.tensors,self.batch_size
-    if self.shuffle:
+    if self.shuffle or self.order_by:
         order = self.permutation(epoch).to(tensors[0].device).split(size)
         pick = lambda i: tuple([t.index_select(0, order[i]) for t in tensors])
     else: pick = lambda i: tuple([t[i*size:(i+1)*size] for t in tensors])
