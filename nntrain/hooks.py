@@ -219,8 +219,8 @@ def plot_histograms(
                               norm=LogNorm(1e-3, 1, clip=True))
         used = (shares > 0).any(0).nonzero().flatten().tolist() or [0]
         ax.set_yscale('asinh', linear_width=unit)
-        ticks = [i*10**(math.ceil(math.log10(unit))+n) for n in range(3) for i in (-1,0,1)]
-        ax.set_yticks(ticks, [f'{tick:g}' for tick in ticks])
+        ticks = {i*10**(math.ceil(math.log10(unit))+n) for n in range(3) for i in (-1,0,1)}
+        ax.set_yticks([*ticks], [f'{tick:g}' for tick in ticks])
         ax.minorticks_off()
         ax.set(xlabel='training batches', ylabel='activation', title=f'Layer {name}',
                ylim=(edges[used[0]], edges[used[-1]+1]))
