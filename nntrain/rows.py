@@ -103,16 +103,16 @@ def collate_columns(
     columns:dict,      # Name of column -> values, as `dataset[rows]` returns it
     flatten:bool=True, # As for `hf_ds_collate_fn`
     where=in_batch,    # As for `stack_column`
-)->tuple:              # One item for each column
+)->list:               # One item for each column
     "Make a batch of columns: images, arrays and numbers become tensors, strings stay a list."
     items = {name: stack_column(name, values, where) for name,values in columns.items()}
-    return tuple(scale_pixels(item, flatten) if is_image(columns[name][0]) else item
-                 for name,item in items.items())
+    return [scale_pixels(item, flatten) if is_image(columns[name][0]) else item
+            for name,item in items.items()]
 
 def hf_ds_collate_fn(
     data:list,         # Rows of one batch, each a dict of column -> value
     flatten:bool=True, # Whether images become vectors, `(n, c*h*w)`, or stay `(n, c, h, w)`
-)->tuple:              # One item for each column, in the order of the columns of the first row
+)->list:               # One item for each column, in the order of the columns of the first row
     "Make a batch of rows: images, arrays and numbers become tensors, strings a list."
     if not data or not isinstance(data[0], Mapping): raise TypeError(
         'hf_ds_collate_fn: expected a list of dicts, the rows of a Hugging Face dataset, got '
