@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test notebooks clean
+.PHONY: help demo test test-faults notebooks clean
 
 help:
 	@echo "make demo        train on the digits that come with the package; writes runs/demo"
 	@echo "make test        every check and every notebook; ends with 'N passed, N failed'"
+	@echo "make test-faults kill, damage and forge checkpoints in every way; prints one table"
 	@echo "make notebooks   export, execute and clean all notebooks, renew README.md"
 	@echo "make clean       remove the environments and what was built"
 
@@ -15,6 +16,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	@$(BIN)/python tools/test.py
+
+test-faults: .venv/installed
+	@$(BIN)/python tools/faults.py
 
 notebooks: .venv/installed
 	$(BIN)/nbdev_export

@@ -1,0 +1,541 @@
+"""Break checkpoints in every way we know of, and print one table; `make test-faults` runs it.
+
+    python tools/faults.py [A B12 ...]
+
+Kills are SIGKILLs of child processes. The letters and numbers are those of the list of checks that
+the project is held to: A kill and resume, B atomic writes, C contents, D data, E stops, H files."""
+import os
+import random
+import resource
+import shutil
+import signal
+import sys
+import threading
+import time
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+from unittest.mock import patch
+
+sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+import nntrain.files
+import nntrain.proof
+from nntrain.checkpoint import CheckpointS
+from nntrain.dataloaders import TensorLoader
+from nntrain.files import CheckpointError, read_checkpoint, read_manifest, write_checkpoint
+from nntrain.folders import FolderLock, checkpoints, resume
+from nntrain.learner import Learner
+from nntrain.metrics import MetricsS
+from nntrain.nested import difference
+from nntrain.proof import check_resume, in_child
+from nntrain.pubsub import DECIDE, CancelFitException, Subscriber
+from nntrain.recorder import RecorderS
+from nntrain.schedule import TorchScheduleS
+
+X, Y = torch.randn(44, 6, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3
+CHECKS = {}
+
+
+def check(name, title):
+    def add(function):
+        CHECKS[name] = title, function
+        return function
+    return add
+
+
+class Noisy(Dataset):
+    def __len__(self): return 44
+    def __getitem__(self, i):
+        return X[i] + 0.1*torch.randn(6)*np.random.rand()*random.random(), Y[i]
+
+
+class Keyed(Noisy):
+    "Noise that depends on the sample alone, whichever worker draws it."
+    def __getitem__(self, i):
+        return X[i] + 0.1*torch.randn(6, generator=torch.Generator().manual_seed(i)), Y[i]
+
+
+def learner(*subs, train=None, seed=None, dataset=Noisy, cls=Learner, **kwargs):
+    if seed is not None: seed_all(seed)
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3))
+    train = train or DataLoader(dataset(), 8, shuffle=True, **kwargs)
+    one_cycle = TorchScheduleS(lambda opt: torch.optim.lr_scheduler.OneCycleLR(
+        opt, 0.1, total_steps=99))
+    return cls(model, SimpleNamespace(train=train, valid=[(X, Y)]), F.cross_entropy,
+               torch.optim.Adam, 0.01, [one_cycle, MetricsS(), RecorderS(), *subs])
+
+
+def seed_all(n):
+    for seed in (random.seed, np.random.seed, torch.manual_seed): seed(n)
+
+
+def fails(error, text, act):
+    try: act()
+    except error as found:
+        said = ' '.join([str(found), *getattr(found, '__notes__', ())])
+        assert text in said, f'{said!r} lacks {text!r}'
+        return found
+    raise AssertionError(f'no {error.__name__} with {text!r}')
+
+
+def quiet(act):
+    "Warnings of `act`, and what it returned."
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        result = act()
+    return [str(w.message) for w in caught], result
+
+
+def trained(folder, n=2, seed=1, every_steps=3, goes_on=True, subs=(), learn=None, **kwargs):
+    "A learner after a fit, and its state just then."
+    learn = learn or learner(*subs, seed=seed)
+    learn.fit(n, subs=CheckpointS(folder, every_steps, **kwargs), resume=goes_on or None)
+    return learn.state_dict()
+
+
+def same(a, b): assert not (wrong := difference(a, b, skip=('seconds',))), wrong
+
+
+# --- A: kill and resume ---------------------------------------------------------------------------
+
+@check('A1', 'killed at every kind of event, 3 random steps each')
+def every_event(folder):
+    draw, at = random.Random(0), []
+    counts = dict(fit=1, full_epoch=2, epoch=4, train=2, validate=2, batch=14, predict=14, loss=14,
+                  backward=12, step=12)
+    for phase, most in counts.items():
+        for kind in ('before', 'after', 'cleanup'):
+            at += [(f'{kind}_{phase}', n) for n in {draw.randint(1, most) for _ in range(3)}]
+    return f'{len(check_resume(learner, at=at))} kills'
+
+
+@check('A2', 'killed inside the write: half of each file, before fsync, rename, retention')
+def inside_the_write(folder):
+    arm, write, remove = nntrain.proof._arm, nntrain.files.write_file, shutil.rmtree
+    def half(n, *suffix):
+        calls = iter(range(1, 10**6))
+        def wrote(path, data, fsync):
+            if not str(path).endswith(suffix) or next(calls) != n: return write(path, data, fsync)
+            write(path, data[:len(data)//2], fsync)
+            os.kill(os.getpid(), 9)
+        nntrain.files.write_file = wrote
+    def deletes(n):
+        calls = iter(range(1, 10**6))
+        def removed(path, *args, **kwargs):
+            if '.trash-' in str(path) and Path(path).exists() and next(calls) == n:
+                next(Path(path).iterdir()).unlink()
+                os.kill(os.getpid(), 9)
+            return remove(path, *args, **kwargs)
+        shutil.rmtree = removed
+    def armed(learn, event, n):
+        if event in ('.safetensors', 'state.json', 'MANIFEST.json'): half(n, event)
+        elif event == 'rmtree': deletes(n)
+        else: arm(learn, event, n)
+    kinds = {'.safetensors': 4, 'state.json': 4, 'MANIFEST.json': 4, 'fsync': 17, 'rename': 6,
+             'rmtree': 2}
+    at = [(kind, n) for kind, most in kinds.items() for n in range(1, most, 2)]
+    with patch('nntrain.proof._arm', armed): rows = check_resume(learner, at=at)
+    trained(folder/'a')
+    assert not [p for p in (folder/'a').iterdir() if p.name.startswith(('.tmp', '.trash'))]
+    return f'{len(rows)} kills'
+
+
+@check('A3', 'killed in validation and exactly at the end of an epoch')
+def at_the_end(folder):
+    at = [('before_validate', 1), ('after_validate', 2), ('after_epoch', 1), ('after_epoch', 2),
+          ('before_epoch', 3), ('cleanup_epoch', 2), ('after_full_epoch', 1)]
+    return f'{len(check_resume(learner, at=at))} kills'
+
+
+@check('A4', 'killed twice, and ten times, in one run')
+def again_and_again(folder):
+    check_resume(learner, at=[('after_loss', 4)], times=2)
+    check_resume(learner, epochs=4, at=[('after_backward', 3)], times=10)
+
+
+@check('A5', 'gradient accumulation: 3 batches to a step, killed between')
+def accumulation(folder):
+    from nntrain.gradients import GradientAccumulationS
+    at = [('after_batch', n) for n in (3, 4, 5)]
+    check_resume(lambda: learner(GradientAccumulationS(3)), at=at)
+
+
+@check('A5b', 'bf16')
+def bf16(folder):
+    from nntrain.precision import MixedPrecisionS
+    at = [('after_batch', 5), ('after_step', 8)]
+    check_resume(lambda: learner(MixedPrecisionS('bf16')), at=at)
+
+
+@check('A5c', 'a run that a subscriber ended early')
+def ended_early(folder):
+    class StopS(Subscriber):
+        order = DECIDE
+        def after_full_epoch(self, learn):
+            if learn.epoch == 1: raise CancelFitException
+    check_resume(lambda: learner(StopS()), epochs=5, at=[
+        ('after_batch', 9), ('after_full_epoch', 2), ('cleanup_full_epoch', 2), ('rename', 8)])
+
+
+class Forgetful(Learner):
+    part = None
+    def do_fit(self):
+        state = self._resuming
+        if state:
+            fresh = self.state_dict()
+            for kind in ('objects', 'subs', 'generators'):
+                if self.part in state[kind]: state[kind][self.part] = fresh[kind][self.part]
+            if self.part in ('clocks', 'pass_generators'): state[self.part] = fresh[self.part]
+        return super().do_fit()
+
+
+@check('A6', 'negative controls: one part of the state left out, the comparison fails')
+def left_out(folder):
+    parts = ('model opt TorchScheduleS MetricsS RecorderS clocks pass_generators python numpy '
+             'torch').split()
+    for part in parts:
+        def make():
+            learn = learner(cls=Forgetful)
+            learn.part = part
+            return learn
+        fails(RuntimeError, '', lambda: check_resume(make, at=[('after_step', 9)]))
+    return f'{len(parts)} parts'
+
+
+@check('A7', 'resume of a finished run trains nothing; more epochs go on, with a warning')
+def finished(folder):
+    a = trained(folder)
+    same(a['objects'], trained(folder, seed=2)['objects'])
+    said, more = quiet(lambda: trained(folder, n=3, seed=3))
+    assert more['clocks']['n_steps'] == 18 and 'is of a fit of 2 epochs' in said[0], said
+
+
+@check('A8', 'SIGTERM: batch finished, saved, exit 143; twice; not in other threads')
+def sigterm(folder):
+    whole = trained(folder/'whole')
+    def work():
+        learn = learner(seed=1)
+        learn.on('after_loss', lambda learn: learn.train_iter == 7 and [
+            os.kill(os.getpid(), signal.SIGTERM) for _ in range(2)])
+        try: learn.fit(2, subs=CheckpointS(folder/'a', 3))
+        except SystemExit as error: os._exit(error.code)
+    assert (code := in_child(work, folder/'log')) == 143, code
+    assert checkpoints(folder/'a')[-1].name == 'step-00000008'
+    same(whole, trained(folder/'a', seed=5))
+    before = signal.getsignal(signal.SIGTERM)
+    thread = threading.Thread(target=trained, args=[folder/'b'])
+    thread.start()
+    thread.join()
+    assert signal.getsignal(signal.SIGTERM) is before and checkpoints(folder/'b')
+
+
+# --- B: atomic writes and retention ---------------------------------------------------------------
+
+@check('B9', 'files and folder are synced before the rename, the run folder after it')
+def order(folder):
+    calls, real = [], {name: getattr(os, name) for name in ('fsync', 'rename')}
+    def noted(name): return lambda *args: (calls.append(name), real[name](*args))
+    with patch('os.fsync', noted('fsync')), patch('os.rename', noted('rename')):
+        write_checkpoint(folder/'step-00000001', {})
+    assert calls == ['fsync']*4 + ['rename', 'fsync'], calls
+
+
+def limited(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
+@check('B10', 'keep=k leaves k and the best; keep=1 leaves the old one if writing fails')
+def retention(folder):
+    trained(folder/'a', n=4, keep=2, best='loss')
+    assert len(checkpoints(folder/'a')) in (2, 3)
+    def work():
+        learn = learner(seed=1)
+        learn.on('after_batch', lambda learn: learn.train_iter == 5 and limited(2000))
+        fails(OSError, 'File too large', lambda: learn.fit(2, subs=CheckpointS(folder/'b', 3,
+                                                                               keep=1)))
+        Path(folder/'ok').touch()
+    in_child(work, folder/'log')
+    assert (folder/'ok').exists(), (folder/'log').read_text()[-800:]
+    assert [p.name for p in checkpoints(folder/'b')] == ['step-00000003']
+    read_checkpoint(folder/'b'/'step-00000003')
+
+
+@check('B12', 'newest truncated, a bit flipped, a file missing: named, or passed over')
+def damaged(folder):
+    whole = trained(folder/'a', keep=9)
+    names, n = ('tensors.safetensors', 'state.json', 'MANIFEST.json'), 0
+    for name in names:
+        for change in ('cut', 'flip', 'missing'):
+            shutil.copytree(folder/'a', folder/'b')
+            target = checkpoints(folder/'b')[-1]
+            data = bytearray((target/name).read_bytes())
+            data[len(data)//2] ^= 1
+            if change == 'missing': (target/name).unlink()
+            else: (target/name).write_bytes(data if change == 'flip' else data[:-1])
+            fails(CheckpointError, name, lambda: read_checkpoint(target))
+            said, state = quiet(lambda: trained(folder/'b', seed=6))
+            assert 'falling back' in said[0] and name in said[0], said
+            same(whole, state)
+            shutil.rmtree(folder/'b')
+            n += 1
+    for path in checkpoints(folder/'a'): (path/'state.json').unlink()
+    quiet(lambda: fails(CheckpointError, 'none of its', lambda: trained(folder/'a')))
+    return f'{n} kinds of damage'
+
+
+@check('B13', 'disk full: both numbers, nothing left under a real name, usable afterwards')
+def disk_full(folder):
+    def work():
+        limited(2000)
+        fails(OSError, 'bytes, ', lambda: trained(folder/'a'))
+        assert not checkpoints(folder/'a') and not list((folder/'a').glob('.tmp*'))
+        said, _ = quiet(lambda: trained(folder/'b', on_save_error='warn'))
+        assert 'training goes on without a checkpoint' in said[0]
+        (folder/'ok').write_bytes(b'')
+    in_child(work, folder/'log')
+    assert (folder/'ok').exists(), (folder/'log').read_text()[-800:]
+
+
+@check('B14', 'read-only folder, folder is a file: told before the first batch')
+def not_writable(folder):
+    (folder/'file').touch()
+    (folder/'ro').mkdir(mode=0o555)
+    def work():
+        if os.getuid() == 0: os.setuid(65534)
+        for name in ('file', 'ro', 'ro/new'):
+            learn = learner(seed=1)
+            fails(OSError, 'cannot write into its folder',
+                  lambda: learn.fit(1, subs=CheckpointS(folder/name)))
+            assert learn.train_iter == 0
+        os._exit(17)
+    folder.chmod(0o755)
+    assert (code := in_child(work, folder/'log')) == 17, (folder/'log').read_text()[-800:] or code
+
+
+@check('B15', 'two runs, one folder: refused with pid and host; free after SIGKILL')
+def two_runs(folder):
+    reader, writer = os.pipe()
+    (folder/'a').mkdir()
+    pid = os.fork()
+    if not pid:
+        FolderLock(folder/'a').__enter__()
+        os.write(writer, b'x')
+        time.sleep(60)
+        os._exit(0)
+    os.read(reader, 1)
+    fails(RuntimeError, f'is in use by pid {pid} on host', lambda: trained(folder/'a'))
+    os.kill(pid, 9)
+    os.waitpid(pid, 0)
+    trained(folder/'a')
+
+
+# --- C: contents ----------------------------------------------------------------------------------
+
+@check('C16', 'the manifest lists what is in it')
+def inventory(folder):
+    trained(folder)
+    contents = read_manifest(checkpoints(folder)[-1])['info']['contents']
+    assert {'model', 'opt'} <= {*contents['objects']}, contents
+    assert {'RecorderS', 'TorchScheduleS'} <= {*contents['subs']}, contents
+    assert {'python', 'numpy', 'torch'} <= {*contents['generators']}
+
+
+class CountS(Subscriber):
+    _state = 'n',
+    def __init__(self, by): self.by, self.n = by, 0
+    def before_fit(self, learn): self.n = 0
+    def after_batch(self, learn): self.n += self.by
+
+
+@check('C17', 'two of a class by name; one missing is an error, a new one a warning')
+def stateful_subscribers(folder):
+    one, two = CountS(1), CountS(100)
+    trained(folder, subs=(one, two))
+    again = CountS(1), CountS(100)
+    trained(folder, subs=again)
+    assert [c.n for c in again] == [one.n, two.n] == [14, 1400]
+    fails(ValueError, "['CountS#2'], which this learner lacks",
+          lambda: trained(folder, subs=[CountS(1)]))
+    said, _ = quiet(lambda: trained(folder, subs=[CountS(1), CountS(1), CountS(1)]))
+    assert any("['CountS#3']: they start afresh" in text for text in said), said
+
+
+@check('C18', 'what cannot be saved is named')
+def unsaveable(folder):
+    sub = CountS(1)
+    sub._state, sub.f = ('n', 'f'), print
+    fails(TypeError, "CountS.state_dict()['f'] is a builtin_function_or_method; use tensors",
+          lambda: trained(folder, subs=[sub]))
+
+
+@check('C20', 'another optimizer or architecture: refused, nothing changed')
+def guard(folder):
+    trained(folder)
+    for change, text in ((lambda l: setattr(l, 'optim_class', torch.optim.SGD), 'expected SGD'),
+                         (lambda l: setattr(l, 'model', nn.Linear(6, 3)), 'another architecture')):
+        learn = learner(seed=9)
+        change(learn)
+        before = {k: v.clone() for k, v in learn.model.state_dict().items()}
+        fails(ValueError, text, lambda: trained(folder, learn=learn))
+        same(before, dict(learn.model.state_dict()))
+
+
+@check('C22', 'a subscriber that draws numbers in before_fit changes nothing')
+def draws(folder):
+    class DrawS(Subscriber):
+        def before_fit(self, learn): torch.rand(7), random.random(), np.random.rand()
+        before_epoch = before_fit
+    check_resume(lambda: learner(DrawS()), at=[('after_predict', 5), ('before_validate', 1)])
+
+
+@check('C23', 'saving after every batch, or never: the same')
+def with_and_without(folder):
+    learn = learner(seed=1)
+    learn.fit(2)
+    same(learn.state_dict(), trained(folder, every_steps=1))
+
+
+# --- D: data --------------------------------------------------------------------------------------
+
+@check('D24', '0, 1, 2 workers, keyed and ordinary randomness; persistent ones are warned of')
+def workers(folder):
+    at, n = [('after_step', 9)], 0
+    for dataset, kwargs in ((Keyed, {}), (Keyed, dict(num_workers=1)), (Keyed, dict(num_workers=2)),
+                            (Noisy, dict(num_workers=1)), (Noisy, dict(num_workers=2))):
+        try: n += len(check_resume(lambda: learner(dataset=dataset, **kwargs), at=at))
+        except RuntimeError as error: raise AssertionError(dataset.__name__, kwargs) from error
+    def made(seed): return learner(dataset=Keyed, num_workers=1, persistent_workers=True, seed=seed)
+    trained(folder, n=1, learn=made(1))
+    said, _ = quiet(lambda: trained(folder, learn=made(2)))
+    assert any('persistent workers' in text for text in said), said
+    return f'{n} loaders'
+
+
+@check('D26', 'loaders with a position, and lists')
+def loaders(folder):
+    for train in (lambda: TensorLoader(X, Y, batch_size=8, shuffle=True), lambda: [(X, Y)]*6):
+        check_resume(lambda: learner(train=train()), at=[('after_step', 3), ('after_step', 9)])
+
+
+@check('D29', 'the data changed: refused')
+def data_changed(folder):
+    def made(n): return learner(train=TensorLoader(X[:n], Y[:n], batch_size=8), seed=1)
+    trained(folder, learn=made(44))
+    fails(ValueError, 'taken with n=44, this loader has n=40',
+          lambda: trained(folder, learn=made(40)))
+
+
+# --- E: stops -------------------------------------------------------------------------------------
+
+@check('E34', "Ctrl-C with on_error='save': the batch is finished; twice in the write")
+def ctrl_c(folder):
+    whole, calls = trained(folder/'whole'), []
+    def press(learn): learn.train_iter == 7 and os.kill(os.getpid(), signal.SIGINT)
+    learn = learner(seed=1)
+    learn.on('after_loss', press)
+    fails(KeyboardInterrupt, '', lambda: trained(folder/'a', learn=learn, on_error='save'))
+    assert checkpoints(folder/'a')[-1].name == 'step-00000008'
+    same(whole, trained(folder/'a', seed=4))
+    real = os.fsync
+    def interrupted(handle):
+        calls.append(0)
+        if len(calls) == 6: raise KeyboardInterrupt
+        real(handle)
+    with patch('os.fsync', interrupted):
+        fails(KeyboardInterrupt, '', lambda: trained(folder/'b'))
+    same(whole, trained(folder/'b', seed=4))
+
+
+# --- H: safety ------------------------------------------------------------------------------------
+
+@check('H43', 'malicious files: refused within a second, nothing run, nothing outside opened')
+def malicious(folder):
+    trained(folder/'a')
+    path, ran = checkpoints(folder/'a')[-1], folder/'ran'
+    program = f"cos\nsystem\n(S'touch {ran}'\ntR.".encode()
+    opened, real = [], os.open
+    def noted(name, *args, **kwargs):
+        opened.append(str(name))
+        return real(name, *args, **kwargs)
+    attacks = {'tensors.safetensors': [program, (10**12).to_bytes(8, 'little') + b'{}', b''],
+               'state.json': [program, b'['*10**5, b'{"~object": "os.system"}', b'1'*10**6]}
+    for name, contents in attacks.items():
+        for data in contents:
+            bad = folder/'bad'
+            shutil.rmtree(bad, ignore_errors=True)
+            shutil.copytree(path, bad)
+            (bad/name).write_bytes(data)
+            forge(bad, name, data)
+            start = time.time()
+            with patch('os.open', noted): fails(CheckpointError, '', lambda: read_checkpoint(bad))
+            assert time.time() - start < 1
+    forge(bad, '../../x', b'')
+    fails(CheckpointError, "'../../x'", lambda: read_checkpoint(bad))
+    (bad/'link').symlink_to('/etc/hostname')
+    fails(CheckpointError, 'is a link', lambda: read_checkpoint(bad))
+    assert not ran.exists() and all(str(folder) in name for name in opened)
+
+
+def forge(folder, name, data):
+    "Let the manifest agree with what was put in."
+    import json
+    import zlib
+    manifest = json.loads((folder/'MANIFEST.json').read_text())
+    manifest['files'][name] = dict(size=len(data), crc32=zlib.crc32(data))
+    manifest['crc32'] = nntrain.files._crc(manifest)
+    (folder/'MANIFEST.json').write_text(json.dumps(manifest))
+
+
+@check('H44', 'save and resume with every unpickler switched off')
+def no_pickle(folder):
+    import pickle
+    def forbidden(*args, **kwargs): raise AssertionError('a pickle was read')
+    names = 'pickle.load', 'pickle.loads', 'pickle.Unpickler', 'torch.load', 'torch.save'
+    whole = trained(folder/'whole')
+    patches = [patch(name, forbidden) for name in names]
+    for one in patches: one.start()
+    try:
+        trained(folder/'a', n=1)
+        quiet(lambda: trained(folder/'a', seed=3))
+        resume(folder/'a')
+    finally:
+        for one in patches: one.stop()
+    assert pickle.loads is not forbidden and whole
+
+
+@check('H45', 'no pickle, eval, exec, shell in the library')
+def grep(folder):
+    from check import ROOT, check_safe
+    found = [line for path in ROOT.glob('nntrain/*.py') for line in check_safe(path)]
+    assert not found, found
+
+
+def main():
+    torch.set_num_threads(1)
+    wanted, n_run, failed = sys.argv[1:], 0, 0
+    for name, (title, function) in CHECKS.items():
+        if wanted and not name.startswith(tuple(wanted)): continue
+        start, note, result, n_run = time.time(), '', 'passed', n_run+1
+        with TemporaryDirectory() as folder, open(os.devnull, 'w') as null:
+            sys.stdout, out = null, sys.stdout
+            try:
+                seed_all(0)
+                note = function(Path(folder).resolve()) or ''
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt) and name != 'E34': raise
+                result, failed = 'FAILED', failed + 1
+                note = f'{type(error).__name__}: {str(error)[-300:]}'
+            finally: sys.stdout = out
+        print(f'{name:4} {result}  {time.time()-start:5.1f}s  {title}' + f' ({note})'*bool(note),
+              flush=True)
+    print(f'{n_run-failed} passed, {failed} failed')
+    return 1 if failed else 0
+
+
+if __name__ == '__main__': sys.exit(main())
