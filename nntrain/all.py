@@ -20,6 +20,7 @@ from nntrain.inspect import *
 from nntrain.timing import *
 from nntrain.hostreads import *
 from nntrain.explain import *
+from nntrain.branches import *
 from nntrain.hooks import *
 from nntrain.summary import *
 from nntrain.checks import *
