@@ -9,6 +9,7 @@ __all__ = ['read_rows', 'Chunks', 'n_processors', 'decode_split', 'free_memory',
 import os
 import sys
 import time
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -65,9 +66,17 @@ class Chunks:
 def _in_turn(chunks, n_workers):
     "The pieces after the first, from processes if there are to be any."
     rest = range(1, len(chunks))
-    if not n_workers: yield from (chunks[i] for i in rest)
-    else: yield from DataLoader(chunks, batch_size=None, sampler=rest, num_workers=n_workers,
-        collate_fn=_as_it_is, generator=torch.Generator())  # or it draws from torch's generator
+    if not n_workers: return (chunks[i] for i in rest)
+    generator = torch.Generator()  # or it draws from the one that dropout uses
+    return iter(DataLoader(chunks, batch_size=None, sampler=rest, num_workers=n_workers,
+                           collate_fn=_as_it_is, generator=generator))
+
+@contextmanager
+def _ended(pieces):
+    "No process outlives the `with`, whatever happens inside."
+    try: yield pieces
+    finally:
+        if hasattr(pieces, '_shutdown_workers'): pieces._shutdown_workers()
 
 def _as_it_is(parts): return parts
 
@@ -79,6 +88,13 @@ def n_processors()->int: # At most four; 0 where a process would start the progr
     return min(4, n) if n > 1 else 0
 
 # %% ../nbs/00a_decode.ipynb #12d5d149
+def _put(column, part, whole, first, name):
+    "Copy `part` to its place, if it is like the rest."
+    if part.shape[1:] != whole.shape[1:]: raise ValueError(
+        f'column {column!r}: shape {tuple(whole.shape[1:])} in row 0 of split {name!r}, '
+        f'{tuple(part.shape[1:])} in row {first}; make them alike in `dd.map`')
+    whole[first:first+len(part)] = part
+
 def decode_split(
     split,            # A `datasets.Dataset`, images of equal size and mode
     name:str='train', # What errors call it
@@ -90,16 +106,12 @@ def decode_split(
     first = chunks[0]
     tensors = {column: part.new_empty(n, *part.shape[1:]) for column,part in first.items()}
     helped = (time.monotonic()-start)*(len(chunks)-1) > patience
-    done = 0
-    for parts in chain([first], _in_turn(chunks, n_processors() if helped else 0)):
-        for column,part in parts.items():
-            whole = tensors[column]
-            if part.shape[1:] != whole.shape[1:]: raise ValueError(
-                f'column {column!r}: shape {tuple(whole.shape[1:])} in row 0 of split {name!r}, '
-                f'{tuple(part.shape[1:])} in row {done}; make them alike in `dd.map`')
-            whole[done:done+len(part)] = part
-        done += len(part)
-        _show_progress(name, done, n, start)
+    with _ended(_in_turn(chunks, n_processors() if helped else 0)) as others:
+        done = 0
+        for parts in chain([first], others):
+            for column,part in parts.items(): _put(column, part, tensors[column], done, name)
+            done += len(part)
+            _show_progress(name, done, n, start)
     return tensors
 
 # %% ../nbs/00a_decode.ipynb #349065e5
