@@ -184,6 +184,17 @@ def ended_early(folder):
         ('after_batch', 9), ('after_full_epoch', 2), ('cleanup_full_epoch', 2), ('rename', 8)])
 
 
+@check('A5d', 'EMA, mixup, a plateau, early stopping')
+def techniques(folder):
+    from nntrain.averages import EMAS
+    from nntrain.mixing import MixUpS
+    from nntrain.stopping import EarlyStoppingS, ReduceLROnPlateauS
+    def make(): return learner(EMAS(0.9), MixUpS(), ReduceLROnPlateauS(patience=1),
+                               EarlyStoppingS(patience=2))
+    at = [('after_batch', 9), ('before_validate', 2), ('after_full_epoch', 3), ('after_step', 15)]
+    return f'{len(check_resume(make, epochs=6, at=at))} kills'
+
+
 class Forgetful(Learner):
     part = None
     def do_fit(self):
@@ -415,6 +426,26 @@ def workers(folder):
     said, _ = quiet(lambda: trained(folder, learn=made(2)))
     assert any('persistent workers' in text for text in said), said
     return f'{n} loaders'
+
+
+@check('D24b', 'keyed augmentation: the same with 0, 1, 2 and persistent workers, and after a kill')
+def keyed(folder):
+    from nntrain.batches import FetchLoader
+    from nntrain.transforms import KeyedDataset
+    rows = [dict(x=x, y=y) for x, y in zip(X, Y)]
+    def noisy(row): return dict(x=row['x'] + 0.1*torch.randn(6)*random.random(), y=row['y'])
+    def stack(rows): return torch.stack([r['x'] for r in rows]), torch.stack([r['y'] for r in rows])
+    def make(**options):
+        train = FetchLoader(KeyedDataset(rows, noisy), 8, stack, options=options, shuffle=True,
+                            seed=7)
+        return learner(train=train, seed=1)
+    ends = []
+    for i, options in enumerate(({}, dict(num_workers=1), dict(num_workers=2),
+                                 dict(num_workers=2, persistent_workers=True))):
+        check_resume(lambda: make(**options), at=[('after_step', 3), ('after_step', 9)])
+        ends.append(trained(folder/str(i), learn=make(**options))['objects']['model'])
+    for end in ends[1:]: same(ends[0], end)
+    return f'{len(ends)} loaders'
 
 
 @check('D26', 'loaders with a position, and lists')
