@@ -35,9 +35,8 @@ def _mark(value):
 
 def _tensors(value):
     if isinstance(value, torch.Tensor): return [value]
-    if isinstance(value, dict): value = value.values()
-    return [t for v in value for t in _tensors(v)] if not isinstance(value, str) and hasattr(
-        value, '__iter__') else []
+    if isinstance(value, dict): value = [*value.values()]
+    return [t for v in value for t in _tensors(v)] if isinstance(value, (list,tuple)) else []
 
 def _told(value):
     "(what it is, its mean, its mean size) of tensors; of anything else its text alone."
@@ -114,11 +113,11 @@ class Trace:
         sub,      # Who is called, None for a body
         function, # Called without arguments
     ):
-        inside = 'full_epoch' in learn.open_phases and not event.endswith('full_epoch')
-        mode = learn.row['mode'] if inside else ''
+        outside = 'full_epoch' not in learn.open_phases or event.endswith('full_epoch')
+        mode = '' if outside else learn.row['mode']
         outer,self.now = self.now,None
-        span = Span(event, learn._names[id(sub)] if sub else type(learn).__name__, mode, sub)
-        self.spans.append(span)
+        who = learn._names[id(sub)] if sub else type(learn).__name__
+        self.spans.append(span := Span(event, who, mode, sub))
         began,before = perf_counter(),describe(learn)
         start,self.now = perf_counter(),span
         try: return function()
