@@ -7,6 +7,7 @@ from nntrain.decode import *
 from nntrain.batches import *
 from nntrain.streams import *
 from nntrain.dataloaders import *
+from nntrain.show import *
 from nntrain.learner import *
 from nntrain.pubsub import *
 from nntrain.state import *
