@@ -44,7 +44,7 @@ def _add_command(subparsers, command):
         usage=f'nntrain {name} [options]')
     for option,parameter in signature(command).parameters.items():
         default = parameter.default
-        help = comments[option] + ('' if default is None else f' (default: {default})')
+        help = (comments[option] or '') + ('' if default is None else f' (default: {default})')
         parser.add_argument(f'--{option}', default=default, help=help)
     parser.add_argument('--debug', action='store_true', help='Show where an error came from')
     parser.set_defaults(command=command)
