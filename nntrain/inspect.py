@@ -38,9 +38,11 @@ def _calls(node, training, looped=False):
 
 def _body(method):
     "The syntax tree of a method, without its decorators; None where its source cannot be had."
-    try: source = inspect.getsource(inspect.unwrap(method))
-    except (OSError,TypeError): return None
-    return ast.Module(ast.parse(textwrap.dedent(source)).body[0].body, [])
+    function = inspect.unwrap(method)
+    try: tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    except (OSError,TypeError,SyntaxError): return None
+    if getattr(tree, 'name', None) != function.__name__: return None  # the file has changed since
+    return ast.Module(tree.body, [])
 
 # %% ../nbs/10_inspect.ipynb #949286a5
 class Step(NamedTuple):
