@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['mixed_seed', 'drawn_seed', 'OrderedLoader', 'TensorLoader', 'copied_ahead', 'Reader', 'FetchLoader']
 
-# %% ../nbs/00b_batches.ipynb #70661768
+# %% ../nbs/00b_batches.ipynb #c0f20a25
 import zlib
-from collections import deque
 
 import torch
 from fastcore.basics import patch
@@ -42,7 +41,8 @@ class OrderedLoader:
             f'got {batch_size}')
         self.n,self.batch_size,self.shuffle,self.drop_last = n,batch_size,shuffle,drop_last
         self.seed = drawn_seed() if shuffle and seed is None else seed
-        self.epoch,self.position,self._loaded = 0,0,False
+        self.epoch,self.position,self._loaded,self.rows = 0,0,False,None
+        # `rows`: numbers of the samples of the pass that runs, in its order
 
     def __len__(self):
         return (self.n if self.drop_last else self.n+self.batch_size-1)//self.batch_size
@@ -89,8 +89,8 @@ def _check_tensors(tensors):
         f'got {[(len(t), str(t.device)) for t in tensors] or "none"}')
 
 def _fits(tensors, device):
-    if device.type != 'cuda': return True
-    return sum(t.nbytes for t in tensors) <= torch.cuda.mem_get_info(device)[0]//2
+    n_bytes = sum(t.nbytes for t in tensors)
+    return device.type != 'cuda' or n_bytes <= torch.cuda.mem_get_info(device)[0]//2
 
 # %% ../nbs/00b_batches.ipynb #478ca119
 class TensorLoader(OrderedLoader):
@@ -119,7 +119,8 @@ def fetch(self:TensorLoader,
     "The batches of a pass from `position` on."
     tensors,size = self.tensors,self.batch_size
     if self.shuffle or self.order_by:
-        order = self.permutation(epoch).to(tensors[0].device).split(size)
+        self.rows = self.permutation(epoch)
+        order = self.rows.to(tensors[0].device).split(size)
         pick = lambda i: tuple([t.index_select(0, order[i]) for t in tensors])
     else: pick = lambda i: tuple([t[i*size:(i+1)*size] for t in tensors])
     batches = map(pick, range(position, len(self)))
@@ -132,7 +133,7 @@ def copied_ahead(
     device,  # A CUDA device
 ):           # Iterator of the same batches there
     "Copy each batch while the one before is worked on, from page-locked memory."
-    stream,ahead = torch.cuda.Stream(device),deque()
+    stream,ahead = torch.cuda.Stream(device),[]
     def taken(copies, event):
         here = torch.cuda.current_stream(device)
         here.wait_event(event)
@@ -142,8 +143,8 @@ def copied_ahead(
         with torch.cuda.stream(stream):
             copies = tuple(item.pin_memory().to(device, non_blocking=True) for item in batch)
             ahead.append((copies, stream.record_event()))
-        if len(ahead) > 1: yield taken(*ahead.popleft())
-    while ahead: yield taken(*ahead.popleft())
+        if len(ahead) > 1: yield taken(*ahead.pop(0))
+    while ahead: yield taken(*ahead.pop(0))
 
 # %% ../nbs/00b_batches.ipynb #e9286be9
 @patch
@@ -209,8 +210,8 @@ class FetchLoader(OrderedLoader):
     ):
         super().__init__(len(dataset), batch_size, **kwargs)
         if self.seed is None and hasattr(dataset, 'fetch'): self.seed = drawn_seed()
-        self.dataset,self.options = dataset,options or {}
-        self._reader,self._kept,self._busy = Reader(dataset, collate_fn, name),None,False
+        self.dataset,self.options,self._kept,self._busy = dataset,options or {},None,False
+        self._reader = Reader(dataset, collate_fn, name)
 
     def _loader(self, epoch):
         "A `DataLoader` whose list of jobs is still empty."
@@ -227,8 +228,8 @@ def fetch(self:FetchLoader,
     position:int, # Number of the first batch wanted
 ):                # Iterator of batches
     "The batches of a pass from `position` on."
-    jobs = [(self.seed, epoch, rows.tolist())
-            for rows in self.permutation(epoch).split(self.batch_size)]
+    self.rows = self.permutation(epoch)
+    jobs = [(self.seed, epoch, rows.tolist()) for rows in self.rows.split(self.batch_size)]
     keep = self.options.get('persistent_workers') and not self._busy
     loader = keep and self._kept or self._loader(epoch)
     loader.sampler[:] = jobs[position:len(self)]

@@ -90,16 +90,14 @@ class HardExampleS(Subscriber):
         self.sampler = self.sampler or HardExampleSampler(loader.n, self.n_boxes)
         self.before,loader.order_by = loader.order_by,self.sampler
         self.losses = torch.full((loader.n,), torch.nan)
-        self.pass_number = None
 
     def after_loss(self, learn):
         if not learn.training: return
-        if self.pass_number != learn.dl.epoch:
-            self.pass_number = learn.dl.epoch
-            self.rows = learn.dl.permutation(learn.dl.epoch).split(learn.dl.batch_size)
+        first = learn.iter*learn.dl.batch_size
+        rows = learn.dl.rows[first:first+learn.dl.batch_size]
         losses = sample_losses(learn.loss_fn, learn.preds, *learn.yb).float()
         if self.losses.device != losses.device: self.losses = self.losses.to(losses.device)
-        self.losses[self.rows[learn.iter].to(losses.device)] = losses
+        self.losses[rows.to(losses.device, non_blocking=True)] = losses
 
     def after_train(self, learn):
         self.sampler.update(self.losses.cpu())
@@ -120,4 +118,3 @@ def load_state_dict(self:HardExampleS,
     "Go on with these boxes and losses."
     self.sampler = self.sampler or HardExampleSampler(len(state['boxes']), self.n_boxes)
     self.sampler.boxes,self.losses = state['boxes'],state['losses']
-    self.pass_number = None
