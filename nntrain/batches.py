@@ -98,7 +98,7 @@ class TensorLoader(OrderedLoader):
     def __init__(self,
         *tensors:torch.Tensor, # One for each item of a batch; the first dimension counts samples
         batch_size:int,        # Samples per batch
-        transform=None,        # Called with each batch, a tuple; returns what is handed out
+        transform=None,        # Called with each batch, a list; returns what is handed out
         device=None,           # Where batches are wanted; None: where the tensors are
         **kwargs               # `shuffle`, `seed`, `drop_last`: see `OrderedLoader`
     ):
@@ -121,15 +121,15 @@ def fetch(self:TensorLoader,
     if self.shuffle or self.order_by:
         self.rows = self.permutation(epoch)
         order = self.rows.to(tensors[0].device).split(size)
-        pick = lambda i: tuple([t.index_select(0, order[i]) for t in tensors])
-    else: pick = lambda i: tuple([t[i*size:(i+1)*size] for t in tensors])
+        pick = lambda i: [t.index_select(0, order[i]) for t in tensors]
+    else: pick = lambda i: [t[i*size:(i+1)*size] for t in tensors]
     batches = map(pick, range(position, len(self)))
     if self._copy_to is not None: batches = copied_ahead(batches, self._copy_to)
     return batches if self.transform is None else map(self.transform, batches)
 
 # %% ../nbs/00b_batches.ipynb #7be0e117
 def copied_ahead(
-    batches, # Iterable of tuples of CPU tensors
+    batches, # Iterable of lists of CPU tensors
     device,  # A CUDA device
 ):           # Iterator of the same batches there
     "Copy each batch while the one before is worked on, from page-locked memory."
@@ -141,7 +141,7 @@ def copied_ahead(
         return copies
     for batch in batches:
         with torch.cuda.stream(stream):
-            copies = tuple(item.pin_memory().to(device, non_blocking=True) for item in batch)
+            copies = [item.pin_memory().to(device, non_blocking=True) for item in batch]
             ahead.append((copies, stream.record_event()))
         if len(ahead) > 1: yield taken(*ahead.pop(0))
     while ahead: yield taken(*ahead.pop(0))
