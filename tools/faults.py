@@ -3,7 +3,10 @@
     python tools/faults.py [A B12 ...]
 
 Kills are SIGKILLs of child processes. The letters and numbers are those of the list of checks that
-the project is held to: A kill and resume, B atomic writes, C contents, D data, E stops, H files."""
+the project is held to: A kill and resume, B atomic writes, C contents, D data, E stops, G numbers,
+H files."""
+import gc
+import multiprocessing
 import os
 import random
 import resource
@@ -13,6 +16,8 @@ import sys
 import threading
 import time
 import warnings
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -27,10 +32,12 @@ from torch.utils.data import DataLoader, Dataset
 
 import nntrain.files
 import nntrain.proof
+from nntrain.batches import FetchLoader
 from nntrain.checkpoint import CheckpointS
 from nntrain.dataloaders import TensorLoader
 from nntrain.files import CheckpointError, read_checkpoint, read_manifest, write_checkpoint
 from nntrain.folders import FolderLock, checkpoints, resume
+from nntrain.gradients import StopOnNaNS
 from nntrain.learner import Learner
 from nntrain.metrics import MetricsS
 from nntrain.nested import difference
@@ -38,6 +45,8 @@ from nntrain.proof import check_resume, in_child
 from nntrain.pubsub import DECIDE, CancelFitException, Subscriber
 from nntrain.recorder import RecorderS
 from nntrain.schedule import TorchScheduleS
+from nntrain.state import copied, get_generators
+from nntrain.transforms import KeyedDataset
 
 X, Y = torch.randn(44, 6, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3
 CHECKS = {}
@@ -204,6 +213,8 @@ class Forgetful(Learner):
             for kind in ('objects', 'subs', 'generators'):
                 if self.part in state[kind]: state[kind][self.part] = fresh[kind][self.part]
             if self.part in ('clocks', 'pass_generators'): state[self.part] = fresh[self.part]
+            if self.part in state['loaders'].get('train', ()):
+                state['loaders']['train'][self.part] = fresh['loaders']['train'][self.part]
         return super().do_fit()
 
 
@@ -211,13 +222,15 @@ class Forgetful(Learner):
 def left_out(folder):
     parts = ('model opt TorchScheduleS MetricsS RecorderS clocks pass_generators python numpy '
              'torch').split()
-    for part in parts:
+    loader = ['seed', 'epoch', 'position']  # of a TensorLoader: which rows come next
+    for part in parts + loader:
         def make():
-            learn = learner(cls=Forgetful)
+            train = TensorLoader(X, Y, batch_size=8, shuffle=True) if part in loader else None
+            learn = learner(cls=Forgetful, train=train)
             learn.part = part
             return learn
         fails(RuntimeError, '', lambda: check_resume(make, at=[('after_step', 9)]))
-    return f'{len(parts)} parts'
+    return f'{len(parts + loader)} parts'
 
 
 @check('A7', 'resume of a finished run trains nothing; more epochs go on, with a warning')
@@ -355,6 +368,9 @@ def inventory(folder):
     assert {'model', 'opt'} <= {*contents['objects']}, contents
     assert {'RecorderS', 'TorchScheduleS'} <= {*contents['subs']}, contents
     assert {'python', 'numpy', 'torch'} <= {*contents['generators']}
+    trained(folder/'b', learn=learner(train=TensorLoader(X, Y, batch_size=8), seed=1))
+    manifest = read_manifest(checkpoints(folder/'b')[-1])
+    assert manifest['info']['contents']['loaders'] == ['train'] and manifest['versions']['torch']
 
 
 class CountS(Subscriber):
@@ -385,16 +401,26 @@ def unsaveable(folder):
           lambda: trained(folder, subs=[sub]))
 
 
-@check('C20', 'another optimizer or architecture: refused, nothing changed')
+@check('C20', 'another optimizer or architecture: refused; weights, generators unchanged')
 def guard(folder):
-    trained(folder)
+    trained(folder/'end')
+    trained(folder/'mid', n=1, keep=9)
+    for path in checkpoints(folder/'mid')[1:]: shutil.rmtree(path)  # leaves step 3 of 6
     for change, text in ((lambda l: setattr(l, 'optim_class', torch.optim.SGD), 'expected SGD'),
                          (lambda l: setattr(l, 'model', nn.Linear(6, 3)), 'another architecture')):
-        learn = learner(seed=9)
-        change(learn)
-        before = {k: v.clone() for k, v in learn.model.state_dict().items()}
-        fails(ValueError, text, lambda: trained(folder, learn=learn))
-        same(before, dict(learn.model.state_dict()))
+        for at in ('end', 'mid'):
+            learn = learner(seed=9)
+            change(learn)
+            learn.make_opt()
+            keep = lambda: copied([learn.model.state_dict(), learn.opt.state_dict(),
+                                   get_generators()])
+            before = keep()
+            fails(ValueError, text, lambda: learn.load_state_dict(resume(folder/at)))
+            same(before, keep())
+            fails(ValueError, text, lambda: trained(folder/at, learn=learn))
+            after = keep()
+            same([before[0], before[2]], [after[0], after[2]])
+            assert not after[1]['state']  # the fit has made an optimizer, and loaded nothing
 
 
 @check('C22', 'a subscriber that draws numbers in before_fit changes nothing')
@@ -403,6 +429,15 @@ def draws(folder):
         def before_fit(self, learn): torch.rand(7), random.random(), np.random.rand()
         before_epoch = before_fit
     check_resume(lambda: learner(DrawS()), at=[('after_predict', 5), ('before_validate', 1)])
+    def masks(seed):
+        learn, seen = learner(DrawS(), seed=seed), []
+        def note(module, x, y): seen.extend([y == 0]*module.training)
+        learn.model[2].register_forward_hook(note)
+        trained(folder, learn=learn, keep=9)
+        return seen
+    whole = masks(1)
+    for path in checkpoints(folder)[1:]: shutil.rmtree(path)  # leaves step 3
+    assert torch.equal(masks(8)[0], whole[3]), 'the first mask is another'
 
 
 @check('C23', 'saving after every batch, or never: the same')
@@ -430,8 +465,6 @@ def workers(folder):
 
 @check('D24b', 'keyed augmentation: the same with 0, 1, 2 and persistent workers, and after a kill')
 def keyed(folder):
-    from nntrain.batches import FetchLoader
-    from nntrain.transforms import KeyedDataset
     rows = [dict(x=x, y=y) for x, y in zip(X, Y)]
     def noisy(row): return dict(x=row['x'] + 0.1*torch.randn(6)*random.random(), y=row['y'])
     def stack(rows): return torch.stack([r['x'] for r in rows]), torch.stack([r['y'] for r in rows])
@@ -448,10 +481,81 @@ def keyed(folder):
     return f'{len(ends)} loaders'
 
 
+class Draws(Dataset):
+    "What each of the three generators gives, with the number of the row and of the process."
+    def __len__(self): return 40
+    def __getitem__(self, i): return self.draw(i)
+    def draw(self, i):
+        drawn = random.random(), float(np.random.rand()), float(torch.rand((), dtype=torch.float64))
+        return torch.tensor([*drawn, i, os.getpid()], dtype=torch.float64)
+
+
+@check('D25', 'seeds in workers: 2 workers, 2 epochs, 3 generators, no number drawn twice')
+def seeds_in_workers(folder):
+    rows = Draws()
+    for name, dataset in (('ordinary', rows), ('keyed', KeyedDataset(range(40), rows.draw))):
+        for stay in (False, True):
+            loader = FetchLoader(dataset, 4, torch.stack, shuffle=True, seed=3,
+                                 options=dict(num_workers=2, persistent_workers=stay))
+            seen = torch.cat([batch for epoch in range(2) for batch in loader])
+            assert len(seen) == 80 and len(seen[:, 4].unique()) == (2 if stay else 4)
+            n_different = [len(seen[:, column].unique()) for column in range(3)]
+            assert n_different == [80, 80, 80], (name, stay, n_different)
+            loader._kept = None
+
+
 @check('D26', 'loaders with a position, and lists')
 def loaders(folder):
     for train in (lambda: TensorLoader(X, Y, batch_size=8, shuffle=True), lambda: [(X, Y)]*6):
         check_resume(lambda: learner(train=train()), at=[('after_step', 3), ('after_step', 9)])
+
+
+@check('D27', 'a loader without a state: says how many batches it replays, ends the same')
+def replayed(folder):
+    whole = trained(folder/'whole')
+    trained(folder/'a', n=1, keep=9)
+    for path in checkpoints(folder/'a')[1:]: shutil.rmtree(path)
+    with redirect_stdout(StringIO()) as said: _, state = quiet(lambda: trained(folder/'a', seed=2))
+    assert 'the train loader has no state: replaying 3 batches' in said.getvalue(), said.getvalue()
+    same(whole, state)
+
+
+class Breaks(Dataset):
+    "Fails at one row while `bad` is set."
+    bad = 13
+    def __len__(self): return 44
+    def __getitem__(self, i):
+        if i == self.bad: raise OSError('planted: cannot read the image')
+        return X[i], Y[i]
+
+
+@check('D28', 'an error in a worker or in __getitem__: message, row, no process left, next fit')
+def broken_row(folder):
+    def stack(rows): return tuple(map(torch.stack, zip(*rows)))
+    n = 0
+    for options in ({}, dict(num_workers=2), dict(num_workers=2, persistent_workers=True)):
+        for kind in ('fetch', 'keyed', 'torch'):
+            if kind == 'torch' and len(options) == 2: continue  # these live as long as the loader
+            rows = Breaks()
+            if kind == 'torch': train = DataLoader(rows, 8, **options)
+            else: train = FetchLoader(rows if kind == 'fetch' else KeyedDataset(
+                range(44), rows.__getitem__), 8, stack, options=options, shuffle=True, seed=1)
+            learn, before = learner(train=train, seed=1), {*multiprocessing.active_children()}
+            text = 'planted: cannot read the image'
+            said = fails(OSError, text, lambda: learn.fit(2))
+            said = ' '.join([str(said), *getattr(said, '__notes__', ())])
+            assert kind == 'torch' or 'row 13 of split' in said, said
+            if kind == 'torch': gc.collect()  # ends its workers, 5 seconds for each
+            left = {*multiprocessing.active_children()} - before
+            assert not left, (kind, options, left)
+            rows.bad = None
+            learn.fit(2)
+            assert learn.n_steps >= 12
+            n += 1
+            del learn, train
+            gc.collect()
+    assert not multiprocessing.active_children()
+    return f'{n} loaders'
 
 
 @check('D29', 'the data changed: refused')
@@ -481,6 +585,31 @@ def ctrl_c(folder):
     with patch('os.fsync', interrupted):
         fails(KeyboardInterrupt, '', lambda: trained(folder/'b'))
     same(whole, trained(folder/'b', seed=4))
+
+
+# --- G: numbers -----------------------------------------------------------------------------------
+
+@check('G41', 'a loss that is nan: stopped before the step, every checkpoint and weight finite')
+def not_a_number(folder):
+    def finite(value):
+        if isinstance(value, dict): value = [*value.values()]
+        if isinstance(value, (list, tuple)): return all(map(finite, value))
+        return not isinstance(value, torch.Tensor) or bool(value.isfinite().all())
+    def poison(learn):
+        if learn.training and learn.train_iter == 8: learn.loss = learn.loss*float('nan')
+    whole, n = trained(folder/'whole')['objects'], 0
+    for every_steps in (1, 3):
+        for kwargs in (dict(on_device=False), dict(on_device=True, every=2)):
+            for on_error in (None, 'save'):
+                n, path = n+1, folder/str(n)
+                learn = learner(StopOnNaNS(**kwargs), seed=1)
+                learn.on('after_loss', poison)
+                fails(FloatingPointError, 'batch 2 of 6 (step 9)', lambda: trained(
+                    path, learn=learn, every_steps=every_steps, on_error=on_error, keep=99))
+                assert finite(learn.state_dict()['objects'])
+                assert all(finite(read_checkpoint(p)['objects']) for p in checkpoints(path))
+                if kwargs['on_device'] is False: same(whole, trained(path, seed=4)['objects'])
+    return f'{n} runs'
 
 
 # --- H: safety ------------------------------------------------------------------------------------
