@@ -16,6 +16,7 @@ from pathlib import Path
 from .files import write_checkpoint
 from .folders import FolderLock, best_of, checkpoints, remove_checkpoint, resume, sweep
 from .folders import tell_replay
+from .learner import length
 from .pubsub import SAVE, CancelFitException, Subscriber
 
 # %% ../nbs/18_checkpoint.ipynb #e5374dc4
@@ -203,6 +204,11 @@ class _Ending(_Fitting):
             if learn.error is not None and self.on_error == 'save' and not learn._resuming:
                 self._save_after(learn.error, learn)
             if self.signals.asked: self.signals.end()
+
+    def planned_events(self, learn, epochs):
+        per = (length(learn.dls.train) or 0) if self.every_steps else 1
+        n = self.every_steps or self.every_epochs or epochs
+        return [(i/per if per else epochs, 'save') for i in (*range(n, per*epochs, n), per*epochs)]
 
 # %% ../nbs/18_checkpoint.ipynb #9389ad78
 def _check_settings(given, keep, on_save_error, on_error):
