@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from nntrain.learner import Learner
-from nntrain.metrics import MetricsS
+from nntrain.metrics import MetricsS, accuracy
 from nntrain.progress import ProgressS
 from nntrain.pubsub import Subscriber
 from nntrain.timing import TimingS
@@ -56,9 +56,6 @@ class Fourth(Subscriber):
 
 class Fifth(Subscriber):
     def after_batch(self, learn): pass
-
-
-def accuracy(preds, targets): return (preds.argmax(1) == targets).float().mean()
 
 
 def mlp():

@@ -19,7 +19,7 @@ def accuracy(
     targets:torch.Tensor, # Class indices, shape `(n, ...)`
 )->torch.Tensor:          # Fraction in `[0, 1]`, 0-d, on the device of `logits`
     "Fraction of `logits` whose largest score is at the target class."
-    return (logits.argmax(1) == targets).float().mean()
+    return (logits.argmax(1) == targets).mean(dtype=torch.float32)
 
 # %% ../nbs/04_metrics.ipynb #8f699b02
 class WeightedMean:

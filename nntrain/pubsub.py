@@ -40,14 +40,14 @@ def _phase(body, phase, cancel):
     "`body` as a phase of that name, ended by the exception `cancel`."
     @wraps(body)
     def publish(self):
-        plan,outer,kind,handler = self._plans[phase],self._open,'before',None
-        self._open = phase,cancel,outer
+        plans,outer,kind,handler = self._plans,self._open,'before',None
+        plan,self._open = plans[phase],(phase,cancel,outer)
         try:
             for handler in plan.before: handler(self)
             kind = 'body'
             body(self)
-            kind = 'after'
-            for handler in self._plans[phase].after: handler(self)  # the plan may be new by now
+            kind,now = 'after',plan if self._plans is plans else self._plans[phase]  # or a new plan
+            for handler in now.after: handler(self)
         except BaseException as error:
             self._open = phase,cancel,outer
             goes_on = _interrupted(self, error, plan, kind, None if kind == 'body' else handler)
@@ -55,8 +55,9 @@ def _phase(body, phase, cancel):
             if goes_on is error: raise  # without a word: the traceback stays as short as it is
             raise goes_on
         self._open = outer
-        goes_on = _clean_up(self, plan.cleanup, phase) if plan.cleanup else None
-        if goes_on is not None: raise goes_on
+        if plan.cleanup:
+            goes_on = _clean_up(self, plan.cleanup, phase)
+            if goes_on is not None: raise goes_on
         return True
     publish.phase,publish.cancel = phase,cancel
     return publish
