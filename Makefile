@@ -12,7 +12,7 @@ help:
 	@echo "make clean       remove the environments and what was built"
 
 demo: .venv/installed
-	$(BIN)/nntrain train --data digits --out runs/demo
+	$(BIN)/nntrain train --data digits --out runs/demo --fresh
 
 test: .venv/installed
 	@$(BIN)/python tools/test.py

@@ -50,3 +50,4 @@ from nntrain.checkpoint import *
 from nntrain.proof import *
 from nntrain.images import *
 from nntrain.runs import *
+from nntrain.reruns import *

@@ -59,7 +59,7 @@ def install(wheel):
 
 
 def use(folder):
-    "Import everything, train for an epoch, in a folder that holds nothing."
+    "Import everything, train for an epoch, show the run, in a folder that holds nothing."
     version, path = run(BIN/'python', '-c', IMPORTS, cwd=folder).split()[-2:]
     config = ConfigParser(delimiters=['='])
     config.read(ROOT/'settings.ini', encoding='utf-8')
@@ -67,6 +67,7 @@ def use(folder):
     assert Path(path).is_relative_to(ENV), f'imported from {path}'
     out = Path(folder)/'run'
     run(BIN/'nntrain', 'train', '--data', 'digits', '--epochs', '1', '--out', out, cwd=folder)
+    run(BIN/'nntrain', 'show', out, cwd=folder)
     files = sorted(path.name for path in out.iterdir())
     assert 'history.csv' in files and any(name.endswith('.safetensors') for name in files), files
     print('the run folder holds', *files)
