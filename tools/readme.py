@@ -35,11 +35,13 @@ def readable(nb, config):
 def readme(config):
     "The text of README.md."
     nb = read_nb(config.nbs_path/config.readme_nb)
-    FilterDefaults()(nb)  # hidden cells out, names linked: what Quarto would be given
+    FilterDefaults()(nb)  # hidden cells out: what Quarto would be given
     nb = readable(nbformat.reads(nb2str(nb), 4), config)
     text, resources = MarkdownExporter().from_notebook_node(nb)
     if resources['outputs']:
         sys.exit('index.ipynb has image outputs; link a file under nbs/images instead')
+    # nbdev links names to the doc host where the package is installed, and not where it isn't
+    text = re.sub(rf'\[(`[^`]+`)\]\({re.escape(config.doc_host)}[^)]*\)', r'\1', text)
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
 
