@@ -37,7 +37,7 @@ def check_device(
     try:
         found = torch.device(device)
         torch.empty(0, device=found)    # makes sure that it is there
-    except (RuntimeError,AssertionError,TypeError,NotImplementedError) as error: raise ValueError(
+    except (RuntimeError,AssertionError,TypeError) as error: raise ValueError(
         f'there is no device {device!r} here; this machine has {", ".join(available_devices())}; '
         f'leave it out to take {default_device().type!r}') from error
     return found
