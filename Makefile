@@ -1,34 +1,46 @@
-# `make demo` and `make test` make .venv if it is missing or older than what it was made from.
+# Each command makes .venv, or adds to it, if what it needs is missing or older than its source.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help demo test test-faults notebooks clean
+.PHONY: help demo test test-faults notebooks docs browser-test clean
 
 help:
 	@echo "make demo        train on the digits that come with the package; writes runs/demo"
 	@echo "make test        every check and every notebook; ends with 'N passed, N failed'"
 	@echo "make test-faults kill, damage and forge checkpoints in every way; prints one table"
+	@echo "make docs        the book as HTML in _docs/site, without a network; checks its links"
+	@echo "make browser-test  pages in JupyterLab and in HTML, in a real browser; pictures in runs/browser"
 	@echo "make notebooks   export, execute and clean all notebooks, renew README.md"
 	@echo "make clean       remove the environments and what was built"
 
 demo: .venv/installed
 	$(BIN)/nntrain train --data digits --out runs/demo --fresh
 
-test: .venv/installed
+test: .venv/dev
 	@$(BIN)/python tools/test.py
 
-test-faults: .venv/installed
+test-faults: .venv/dev
 	@$(BIN)/python tools/faults.py
 
-notebooks: .venv/installed
+notebooks: .venv/dev
 	$(BIN)/nbdev_export
 	$(BIN)/python tools/run_nbs.py
 	$(BIN)/python tools/readme.py
 
+docs: .venv/dev .venv/docs
+	@$(BIN)/python tools/docs.py
+
+browser-test: docs .venv/browser
+	@$(BIN)/python tools/browser.py
+
 .venv/installed: settings.ini setup.py constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/dev .venv/docs .venv/browser: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(@F)]'
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-wheel build dist *.egg-info
+	rm -rf .venv .venv-wheel _docs build dist *.egg-info

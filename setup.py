@@ -26,6 +26,11 @@ def requirements(key):
     return shlex.split(cfg.get(key, ''))
 
 
+extras = {name: requirements(f'{name}_requirements') for name in requirements('extras')}
+everything = sorted({package for packages in extras.values() for package in packages})
+extras |= {name: requirements(f'{name}_requirements') for name in ('dev', 'docs', 'browser')}
+extras |= {'all': everything, 'dev': extras['dev'] + everything}
+
 setuptools.setup(
     name=cfg['lib_name'],
     version=cfg['version'],
@@ -46,7 +51,7 @@ setuptools.setup(
     include_package_data=False,
     python_requires=f">={cfg['min_python']}",
     install_requires=requirements('requirements'),
-    extras_require={'dev': requirements('dev_requirements')},
+    extras_require=extras,
     entry_points={
         'console_scripts': cfg.get('console_scripts', '').split(),
         'nbdev': [f"{cfg['lib_path']}={cfg['lib_path']}._modidx:d"]},
