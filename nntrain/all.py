@@ -6,6 +6,7 @@ from nntrain.rows import *
 from nntrain.decode import *
 from nntrain.batches import *
 from nntrain.streams import *
+from nntrain.cache import *
 from nntrain.dataloaders import *
 from nntrain.show import *
 from nntrain.learner import *
@@ -51,3 +52,4 @@ from nntrain.proof import *
 from nntrain.images import *
 from nntrain.runs import *
 from nntrain.reruns import *
+from nntrain.optimizers import *
