@@ -47,9 +47,13 @@ from nntrain.nested import *
 from nntrain.files import *
 from nntrain.weights import *
 from nntrain.folders import *
+from nntrain.background import *
 from nntrain.checkpoint import *
 from nntrain.proof import *
+from nntrain.predict import *
+from nntrain.trackers import *
 from nntrain.images import *
 from nntrain.runs import *
 from nntrain.reruns import *
+from nntrain.watching import *
 from nntrain.optimizers import *
