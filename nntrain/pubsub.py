@@ -295,11 +295,12 @@ class _Subscriptions:
     _subs = _muted = ()
     @property
     def subs(self): return self._subs
+    def mutes(self, sub): return False  # set on an instance: who is there, but not called
 
     def _prepare(self, subs):
         "Make the plans, so that a publish sorts, searches and formats nothing."
         ordered,names = in_order(subs),_names(subs, self._names)
-        heard = tuple(s for s in ordered if id(s) not in self._muted)
+        heard = tuple(s for s in ordered if id(s) not in self._muted and not self.mutes(s))
         self._plans = {phase: Plan(phase, heard, names) for phase in phases(type(self))}
         self._subs,self._ordered,self._names = tuple(subs),ordered,names
 
