@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from fastcore.basics import patch
 from .batches import FetchLoader, TensorLoader, drawn_seed
+from .cache import kept_or_decoded, kept_size
 from .decode import ScaleImages, decode_split, decoded_size, free_memory, image_columns
 from .rows import flattens, hf_ds_collate_fn
 from .rows import load_digits  # noqa: this is where the first version had it
@@ -35,11 +36,11 @@ def _splits(dd):
     return ('train', dd['train']),(found, dd.get(found))
 
 # %% ../nbs/01_dataloaders.ipynb #230bd49c
-def _why_not_in_memory(split, name, budget, options):
+def _why_not_in_memory(split, name, budget, options, cache):
     "Why a split is not decoded once, or None; and the bytes that it takes if it is."
     if not hasattr(split, 'features'): return f'{type(split).__name__}, no datasets.Dataset',0
     if options: return f'`{"`, `".join(options)}` given',0
-    size = decoded_size(split, name)
+    size = cache and kept_size(split, name, cache) or decoded_size(split, name)
     if size is None: return 'a column of strings',0
     if size <= budget: return None,size
     return f'{size/1e6:,.1f} MB decoded, the budget is {budget/1e6:,.1f} MB',0
@@ -61,12 +62,14 @@ def _reading(options):
     return {**stay, **options}
 
 # %% ../nbs/01_dataloaders.ipynb #1545d877
-def _in_memory(split, name, batch_size, flatten, device, order):
-    tensors,images = decode_split(split, name),image_columns(split)
+def _in_memory(split, name, batch_size, flatten, device, order, cache):
+    if cache: tensors,remark = kept_or_decoded(split, name, cache)
+    else: tensors,remark = decode_split(split, name),'decoded once'
+    images = image_columns(split)
     items = [tensor.flatten(1) if is_image and flatten else tensor
              for tensor,is_image in zip(tensors.values(), images)]
     return TensorLoader(*items, batch_size=batch_size, device=device,
-                        transform=ScaleImages(images, flatten), **order)
+                        transform=ScaleImages(images, flatten), **order),remark
 
 # %% ../nbs/01_dataloaders.ipynb #52da200a
 def _stream(split, batch_size, collate_fn, n_batches, order, options):
@@ -81,17 +84,19 @@ def _stream(split, batch_size, collate_fn, n_batches, order, options):
     return (StreamLoader(loader, n_batches) if n_batches else loader),note
 
 # %% ../nbs/01_dataloaders.ipynb #ed86f989
-def _loader(split, name, batch_size, budget, order, n_batches=None, *, collate_fn, device, options):
+def _loader(split, name, batch_size, budget, order, n_batches=None, *, collate_fn, device, options,
+            cache):
     "A loader over a split, a remark about it, and the bytes that it keeps in memory."
     if not hasattr(split, '__len__'):
         return *_stream(split, batch_size, collate_fn, n_batches, order, options),0
     why = _why_by_row(split, collate_fn, {**order, **options})
     if why: return DataLoader(split, batch_size, collate_fn=collate_fn, **order, **options),\
         f'row by row: {why}',0
-    why,size = _why_not_in_memory(split, name, budget, options)
+    why,size = _why_not_in_memory(split, name, budget, options, cache)
     if not why:
-        loader = _in_memory(split, name, batch_size, flattens(collate_fn), device, order)
-        return loader,f'decoded once, {size/1e6:,.1f} MB',size
+        loader,remark = _in_memory(split, name, batch_size, flattens(collate_fn), device, order,
+                                   cache)
+        return loader,f'{remark}, {size/1e6:,.1f} MB',size
     large = options or 'budget' in why
     loader = FetchLoader(split, batch_size, collate_fn, name, _reading(options) if large else {},
                          **order)
@@ -139,6 +144,8 @@ def from_hf_dd(cls:DataLoaders,
     budget=None,                 # Bytes for decoded data; None: a quarter of the free memory
     n_batches=None,              # Batches per epoch of a training stream; None: to its end
     device=None,                 # Where decoded data is kept if it fits, such as 'cuda'
+    cache=None,                  # Keep decoded data for the next start: True: by the dataset's own
+                                 # files, or a folder; None: decode at every start
     **kwargs                     # `shuffle`, `sampler`, `drop_last`, and what `DataLoader` takes
 ):
     "Loaders for `train` and for `validation`, `valid` or `test`, made the fastest way there is."
@@ -147,7 +154,7 @@ def from_hf_dd(cls:DataLoaders,
     budget = free_memory()//4 if budget is None else budget
     order = {k: kwargs.pop(k) for k in ('shuffle', 'sampler', 'drop_last') if k in kwargs}
     if hasattr(train, '__len__'): order.setdefault('shuffle', 'sampler' not in order)
-    make = partial(_loader, collate_fn=collate_fn, device=device, options=kwargs)
+    make = partial(_loader, collate_fn=collate_fn, device=device, options=kwargs, cache=cache)
     first,note,used = make(train, name, batch_size, budget, order, n_batches)
     second,remark = None,None
     if valid is not None: second,remark,_ = make(valid, valid_name, 2*batch_size, budget-used, {})
