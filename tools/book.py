@@ -10,7 +10,7 @@ NBS = sorted(ROOT.glob('nbs/[!_.]*.ipynb'))
 ROW = re.compile(r'^\|\s*\[([^\]]+)\]\((?:nbs/)?(\w+)\.ipynb\)\s*\|\s*(.*?)\s*\|', re.M)
 
 
-def cells(stem): return json.loads((ROOT/f'nbs/{stem}.ipynb').read_text(encoding='utf-8'))['cells']
+def cells(stem): return json.loads((ROOT/f'nbs/{stem}.ipynb').read_bytes())['cells']
 
 
 def parts():
@@ -20,7 +20,8 @@ def parts():
         if cell['cell_type'] != 'markdown': continue
         for piece in re.split(r'^(?=\*\*Part )', text_of(cell['source']), flags=re.M):
             heading, rows = re.match(r'\*\*(Part [^*]+)\*\*', piece), ROW.findall(piece)
-            if heading and rows: found.append((heading[1], [(stem, text) for _, stem, text in rows]))
+            if not heading or not rows: continue
+            found.append((heading[1], [(stem, text) for _, stem, text in rows]))
     return found
 
 

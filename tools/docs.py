@@ -1,13 +1,14 @@
-"""Build the book as HTML, without Quarto and without a network: `make docs`, then `make docs-open`.
+"""Build the book as HTML, without Quarto and without a network: `make docs`.
 
     python tools/docs.py [--check]
 
 Each notebook becomes a page with its committed outputs, each module a page of its API; names in the
 text link to it. Ends with an error if a link leads nowhere or a page would load something from
-another host. The site: _docs/site, with a search that works from the disk; also llms.txt."""
+another host. The site is _docs/site: its search works from the disk, llms.txt lies beside it."""
 import argparse
 import importlib
 import inspect
+import os
 import re
 import shutil
 import subprocess
@@ -24,6 +25,8 @@ from nbdev.showdoc import BasicMarkdownRenderer, show_doc
 
 DOCS = ROOT/'_docs'
 PAGES, SITE = DOCS/'pages', DOCS/'site'
+SHIM = 'https://unpkg.com/iframe-worker/shim'  # mkdocs-material names it in every offline page
+NAME = re.compile(r'(?<!\[)(?<!`)`([\w@][\w.@]*(?:\(\))?)`(?!\])')  # in backticks, not a link yet
 FENCE = re.compile(r'(^```.*?^```[^\n]*$)', re.M | re.S)
 
 
@@ -60,10 +63,8 @@ def linked(text, names, up=''):
         return f'[`{found[1]}`]({up}api/{known}.md#{anchor(name)})' if known else found[0]
     def prose(part):
         part = re.sub(r'\]\((?:nbs/)?(\w+)\.ipynb(#[^)]*)?\)', r'](\1.md)', part)
-        lines = part.split('\n')
-        lines = [line if line.startswith('#') else
-                 re.sub(r'(?<!\[)(?<!`)`([\w@][\w.@]*(?:\(\))?)`(?!\])', link, line) for line in lines]
-        return '\n'.join(lines)
+        return '\n'.join(line if line.startswith('#') else NAME.sub(link, line)
+                         for line in part.split('\n'))
     return ''.join(part if part.startswith('```') else prose(part) for part in FENCE.split(text))
 
 
@@ -86,8 +87,9 @@ def write_page(path, names):
 # --- a module as a page of the API ----------------------------------------------------------------
 
 def entry(thing, name, level):
-    "Signature, sentence and parameters of one name."
+    "Signature, parameters and sentence of one name."
     text = show_doc(thing, renderer=BasicMarkdownRenderer, name=name)._repr_markdown_()
+    if inspect.isclass(thing): text = text.replace('def ', 'class ', 1)
     text = re.sub(r'^-+\n|\[source\]\([^)]*\)\{[^}]*\}|^#+ .*\n', '', text, flags=re.M)
     return f'{"#"*level} {name} {{#{name.lower()}}}\n\n{text.strip()}\n'
 
@@ -95,7 +97,7 @@ def entry(thing, name, level):
 def methods(cls):
     "The public methods that `cls` itself documents."
     return [(name, thing) for name, thing in vars(cls).items()
-            if not name.startswith('_') and inspect.isfunction(thing) and thing.__doc__]
+            if callable(thing) and thing.__doc__ and not (name[0] == '_' or inspect.isclass(thing))]
 
 
 def write_api(module, page):
@@ -116,20 +118,32 @@ def write_api(module, page):
 # --- the site -------------------------------------------------------------------------------------
 
 def settings(config, api):
-    "What mkdocs is told: nothing from other hosts, light and dark, the parts as sections."
+    "What mkdocs is told: nothing from other hosts (so no repo_url), light and dark, the parts."
     palette = [dict(media=f'(prefers-color-scheme: {scheme})', scheme=name, toggle=dict(
         icon=f'material/{icon}', name=f'To {other}')) for scheme, name, icon, other in (
-            ('light', 'default', 'weather-night', 'dark'), ('dark', 'slate', 'weather-sunny', 'light'))]
+            ('light', 'default', 'weather-night', 'dark'),
+            ('dark', 'slate', 'weather-sunny', 'light'))]
     book = [{part: [{title_of(stem): f'{stem}.md'} for stem, _ in rows]} for part, rows in parts()]
     return dict(
         site_name='nntrain', site_description=config.description, site_url='',
-        repo_url=config.git_url, docs_dir=str(PAGES), site_dir=str(SITE), use_directory_urls=False,
+        docs_dir=str(PAGES), site_dir=str(SITE), use_directory_urls=False,
+        extra_css=['wide.css'],
         theme=dict(name='material', font=False, palette=palette,
-                   features=['navigation.footer', 'navigation.top', 'content.code.copy', 'toc.follow']),
+                   features=['navigation.footer', 'navigation.top', 'content.code.copy']),
         plugins=['search', 'offline'],
         markdown_extensions=['tables', 'admonition', 'attr_list', 'md_in_html', 'pymdownx.details',
                              'pymdownx.superfences', 'pymdownx.highlight'],
-        nav=[{'nntrain': 'index.md'}, *book, {'API': [{f'nntrain.{m}': f'api/{m}.md'} for m in api]}])
+        nav=[{'nntrain': 'index.md'}, *book,
+             {'API': [{f'nntrain.{module}': f'api/{module}.md'} for module in api]}])
+
+
+def own_worker():
+    "Have the pages load the script that makes the search work from the disk from the site itself."
+    shutil.copy(ROOT/'tools/worker.js', SITE/'assets')
+    for path in SITE.rglob('*.html'):
+        up = '../'*(len(path.relative_to(SITE).parts)-1)
+        text = path.read_text(encoding='utf-8')
+        path.write_text(text.replace(SHIM, f'{up}assets/worker.js'), encoding='utf-8')
 
 
 def write_llms(api):
@@ -154,9 +168,11 @@ def build():
     api = [module for module in modules() if module in pages]
     for path in NBS: write_page(path, names)
     for module in api: write_api(module, pages[module])
+    (PAGES/'wide.css').write_text('.md-grid { max-width: 84rem }\n')  # 100 columns of code
     (DOCS/'mkdocs.yml').write_text(yaml.safe_dump(settings(get_config(), api), sort_keys=False))
     command = [sys.executable, '-m', 'mkdocs', 'build', '--quiet', '-f', str(DOCS/'mkdocs.yml')]
-    subprocess.run(command, check=True)
+    subprocess.run(command, check=True, env=dict(os.environ, NO_MKDOCS_2_WARNING='1'))
+    own_worker()
     write_llms(api)
 
 

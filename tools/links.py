@@ -41,4 +41,5 @@ def broken_links(site):
              for kind, some in ((False, links.links), (True, links.loaded)) for link in some]
     wrong = [(page, link, problem(site, page, pages, link, kind)) for page, link, kind in found
              if page.name != '404.html']  # its links are from the root of the host
-    return len(found), [f'{page.relative_to(site)}: {link}: {text}' for page, link, text in wrong if text]
+    return len(found), [f'{page.relative_to(site)}: {link}: {text}'
+                        for page, link, text in wrong if text]
