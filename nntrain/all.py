@@ -51,9 +51,13 @@ from nntrain.background import *
 from nntrain.checkpoint import *
 from nntrain.proof import *
 from nntrain.predict import *
+from nntrain.mistakes import *
+from nntrain.ranks import *
+from nntrain.shards import *
 from nntrain.trackers import *
 from nntrain.images import *
 from nntrain.runs import *
 from nntrain.reruns import *
 from nntrain.watching import *
+from nntrain.tensorboard import *
 from nntrain.optimizers import *
