@@ -301,7 +301,7 @@ class Stateful(_Rehearsing):
         "Put `state` back: all of it or, where it does not fit this learner, nothing."
         undo = snapshot(vars(self), skip=loaders_of(self.dls).values())
         try:
-            if self.opt is None and 'opt' in state['objects']: self.make_opt()
+            if self.opt is None and state['layout']: self.make_opt()  # of one optimizer or more
             _check(self, state)
             _load(self, state)
         except BaseException:
