@@ -5,43 +5,21 @@
 # %% auto #0
 __all__ = ['CheckpointS']
 
-# %% ../nbs/18_checkpoint.ipynb #ed89ba83
+# %% ../nbs/18_checkpoint.ipynb #8cd81996
 import signal
-import threading
 import time
 import warnings
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
-from .files import write_checkpoint
-from .folders import FolderLock, best_of, checkpoints, remove_checkpoint, resume, sweep
-from .folders import tell_replay
+from .background import Signals, Writer
+from .files import write_split
+from .folders import FolderLock, beats_all, checkpoints, hindrances, left_out, prune
+from .folders import remove_checkpoint, resume, sweep, tell_replay, without_state
 from .learner import length
+from .nested import split_state
 from .pubsub import SAVE, CancelFitException, Subscriber
-
-# %% ../nbs/18_checkpoint.ipynb #e5374dc4
-class _Signals:
-    "Writes down which signal came, instead of acting on it at once."
-    def __init__(self, numbers):
-        self.asked,self.ended,self.before = None,False,{}
-        if threading.current_thread() is not threading.main_thread(): numbers = ()
-        for number in numbers: self.before[number] = signal.signal(number, self.ask)
-
-    def ask(self, number, frame):
-        if number == signal.SIGINT and self.asked: raise KeyboardInterrupt  # the second one
-        self.asked = number
-
-    def end(self):
-        self.ended = True
-        if self.asked == signal.SIGINT: raise KeyboardInterrupt
-        raise SystemExit(128 + self.asked)
-
-    def restore(self):
-        "The handlers of before; theirs for SIGTERM is called, late but not never."
-        for number,handler in self.before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        handler = self.before.get(self.asked)
-        if self.asked == signal.SIGTERM and callable(handler): handler(self.asked, None)
 
 # %% ../nbs/18_checkpoint.ipynb #cd7eaf93
 class _Last(Subscriber):
@@ -79,30 +57,22 @@ class _Timed(Subscriber):
 
     def epoch_over(self, learn):
         n,value = learn.epoch+1,self._value(learn)
-        best = None if value is None else best_of(self.folder)[1]
-        is_best = value is not None and (best is None or value != best['value']
-                                         and (value > best['value']) is self.larger)
+        if self.best: self.wait()  # the best so far may be on its way to the disk
+        is_best = value is not None and beats_all(self.folder, value, self.larger)
         due = self.every_epochs and n % self.every_epochs == 0
         self._over(learn, is_best or due or n == learn.n_epochs, value)
 
     def _over(self, learn, due, value=None):
         asked = self.signals.asked
         if asked or due: self.save(learn, value)
+        if asked or self.writer.error: self.wait()
         if asked: self.signals.end()
 
-# %% ../nbs/18_checkpoint.ipynb #44034172
-class _Pruning(_Timed):
-    def _prune(self, newest_path):
-        "Keep the newest and the best of those that are not newer than what was just written."
-        found = checkpoints(self.folder)
-        best = best_of(self.folder)[0] if self.best else None
-        for path in found[:found.index(newest_path)+1][:-self.keep]:
-            if path != best: remove_checkpoint(path)
-
 # %% ../nbs/18_checkpoint.ipynb #db264d57
-class _Saving(_Pruning):
+class _Saving(_Timed):
     def save(self, learn, value=None, finished=False, exact=True):
-        "Write a checkpoint of this moment, unless it has been written; then delete old ones."
+        "Have a checkpoint of this moment written, unless there is one; then old ones go."
+        self.wait()  # for the one before
         position = {'level': 'epoch', 'epoch': learn.epoch+1} if finished else learn._position()
         end = '-end'*(position['level'] == 'epoch')
         path = self.folder/f'step-{learn.train_iter:08d}{end}'
@@ -112,13 +82,20 @@ class _Saving(_Pruning):
         info = dict(run, step=learn.train_iter, epoch=learn.epoch, value=value, larger=self.larger,
             contents={k: sorted(state[k]) for k in ('objects','subs','loaders','generators')})
         self.saved_step,self.saved_at = learn.train_iter,time.monotonic()  # also if it fails
-        try: write_checkpoint(path, state, info, self.fsync)
+        self.writer.start(partial(self._write, path, split_state(state), info))
+        if not self.background: self.wait()
+
+    def _write(self, path, split, info):
+        write_split(path, *split, info, self.fsync)
+        self.saved = path.name
+        prune(path, self.keep, bool(self.best))
+
+    def wait(self):
+        "Wait for what is being written; an error in it is raised, or told, as was wished."
+        try: self.writer.wait()
         except OSError as error:
             if self.on_save_error == 'raise': raise
             warnings.warn(f'CheckpointS: training goes on without a checkpoint: {error}')
-            return
-        self.saved = path.name
-        self._prune(path)
 
 # %% ../nbs/18_checkpoint.ipynb #a5626f58
 class _Starting(_Saving):
@@ -133,16 +110,28 @@ class _Starting(_Saving):
         stack.enter_context(FolderLock(self.folder))
         sweep(self.folder)
 
-# %% ../nbs/18_checkpoint.ipynb #038538c1
-class _Checking(_Starting):
+# %% ../nbs/18_checkpoint.ipynb #0c9d5eb8
+class _Exacting(_Starting):
+    def _check_exact(self, learn):
+        "Warn of what keeps this run from being continued exactly, or raise it."
+        said = hindrances(learn, bool(learn._resuming) or self.exact)
+        if self.exact and (said := said + without_state(learn)): raise ValueError(
+            'CheckpointS: with `exact=True` nothing may be in the way, but ' + '; '.join(said))
+        for text in said: warnings.warn(text)
+
+# %% ../nbs/18_checkpoint.ipynb #262079f6
+class _Checking(_Exacting):
     def _check_start(self, learn):
         "Go on, start over, or refuse to mix two runs."
+        self._check_exact(learn)
         if learn._resuming: return self._check_resumed(learn._resuming, learn)
         for path in checkpoints(self.folder):
             if not self.fresh: raise ValueError(f'{self.folder} has checkpoints: go on from them '
                 'by fit(..., resume=True), or start over with CheckpointS(..., fresh=True)')
             remove_checkpoint(path)
 
+# %% ../nbs/18_checkpoint.ipynb #038538c1
+class _Resuming(_Checking):
     def _check_resumed(self, state, learn):
         "Warn of what makes going on from `state` inexact; refuse a folder of another run."
         run,source = state.get('run', {}),Path(state.get('path', ''))
@@ -159,9 +148,10 @@ class _Checking(_Starting):
         if source in found: self.saved = source.name
         self.saved_step,self.finished = state['clocks']['train_iter'],run.get('finished', False)
         tell_replay(state, learn)
+        if not self.strict: learn._resuming = left_out(state, learn)
 
 # %% ../nbs/18_checkpoint.ipynb #5c9e8306
-class _Fitting(_Checking):
+class _Fitting(_Resuming):
     depth,finished,signals,chosen = 0,False,None,False
     def find_state(self, learn, wish):
         "The state that `fit(resume=...)` means: True or 'latest' for the own folder, or a path."
@@ -176,10 +166,11 @@ class _Fitting(_Checking):
         self.depth += 1
         if self.depth > 1: return  # a fit inside a rehearsal that observers are part of
         self.saved,self.saved_step,self.saved_at,self.finished = None,0,time.monotonic(),False
-        self.signals,self._stack = None,ExitStack()
+        self.signals,self._stack,self.writer = None,ExitStack(),Writer(self.background)
         self._prepare(self._stack)
         self._check_start(learn)
-        self.signals = _Signals([signal.SIGTERM, signal.SIGINT][:1 + (self.on_error == 'save')])
+        self._stack.callback(self.writer.wait)  # before the lock is given back, come what may
+        self.signals = Signals([signal.SIGTERM, signal.SIGINT][:1 + (self.on_error == 'save')])
         self._stack.callback(self.signals.restore)
         last = _Last(self)
         learn.subscribe(last)
@@ -193,6 +184,7 @@ class _Ending(_Fitting):
 
     def _save_after(self, error, learn):
         if learn._position() is not None: return self.save(learn, exact=False)
+        self.wait()
         error.add_note('not saved, as it was in the middle of a batch; the last checkpoint is '
                        f'{self.saved}')
 
@@ -203,6 +195,7 @@ class _Ending(_Fitting):
             if self.signals is None or self.signals.ended: return
             if learn.error is not None and self.on_error == 'save' and not learn._resuming:
                 self._save_after(learn.error, learn)
+            self.wait()
             if self.signals.asked: self.signals.end()
 
     def planned_events(self, learn, epochs):
@@ -211,12 +204,14 @@ class _Ending(_Fitting):
         return [(i/per if per else epochs, 'save') for i in (*range(n, per*epochs, n), per*epochs)]
 
 # %% ../nbs/18_checkpoint.ipynb #9389ad78
-def _check_settings(given, keep, on_save_error, on_error):
+def _checked(every, keep, on_save_error, on_error):
+    given = [n for n in every if n is not None]
     if len(given) > 1 or given and not given[0] > 0: raise ValueError('CheckpointS: give one '
         f'of `every_steps`, `every_epochs`, `every_seconds`, above 0; got {given}')
     if keep < 1 or on_save_error not in ('raise','warn') or on_error not in (None,'save'): raise \
         ValueError("CheckpointS: `keep` is at least 1, `on_save_error` 'raise' or 'warn', "
                    f"`on_error` None or 'save'; got {keep}, {on_save_error!r}, {on_error!r}")
+    return given
 
 # %% ../nbs/18_checkpoint.ipynb #e797c2f3
 class CheckpointS(_Ending):
@@ -233,11 +228,14 @@ class CheckpointS(_Ending):
         on_error=None,         # 'save': a last checkpoint after Ctrl-C or an error
         fsync:bool=True,       # Wait for the disk; without, a power cut may cost checkpoints
         fresh:bool=False,      # Delete the checkpoints of an earlier run in this folder
+        background:bool=True,  # Write while the training goes on; False: it waits for each
+        strict:bool=True,      # False: go on without the subscribers that are gone, with a warning
+        exact:bool=False,      # Raise before the first batch if a run cannot go on exactly
     ):
-        given = [n for n in (every_steps, every_epochs, every_seconds) if n is not None]
-        _check_settings(given, keep, on_save_error, on_error)
+        given = _checked((every_steps, every_epochs, every_seconds), keep, on_save_error, on_error)
         self.folder,self.every_steps,self.every_seconds = Path(folder),every_steps,every_seconds
         self.every_epochs = every_epochs or (None if given else 1)
         self.keep,self.best,self.fsync,self.fresh = keep,best,fsync,fresh
         self.larger = not (best and ('loss' in best or 'error' in best))
         self.on_save_error,self.on_error = on_save_error,on_error
+        self.background,self.strict,self.exact = background,strict,exact

@@ -29,9 +29,8 @@ def _crc(manifest):
     rest = {key: value for key,value in manifest.items() if key != 'crc32'}
     return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
 
-def _pack(state, info):
+def _pack(tree, tensors, info):
     "The files of a checkpoint, name -> bytes."
-    tree,tensors = split_state(state)
     files = dict(zip(FILES, (save_tensors(tensors), json.dumps(tree).encode())))
     manifest = dict(format=FORMAT, version=VERSION, info=info,
         versions=dict(torch=torch.__version__, python=sys.version.split()[0]),
@@ -69,15 +68,10 @@ def _publish(path, files, fsync):
 def moved_aside(path): return path.parent/f'.trash-{path.name}'
 
 # %% ../nbs/17b_files.ipynb #4c3aecc6
-def write_checkpoint(
-    path,            # Folder to make; the one it is in must exist
-    state,           # What `split_state` can take apart
-    info=None,       # A small dict of plain values, to be read without reading the rest
-    fsync:bool=True, # Whether to wait for the disk; without, a power cut may cost the checkpoint
-)->int:              # Bytes written
-    "Write `state` into the folder `path`, which exists only when it is complete."
-    path,files = Path(path),_pack(state, info or {})
-    size,free = sum(map(len, files.values())),shutil.disk_usage(Path(path).parent).free
+def write_split(path, tree, tensors, info, fsync):
+    "What is left to do when a state has been split: all that takes long."
+    files = _pack(tree, tensors, info)
+    size,free = sum(map(len, files.values())),shutil.disk_usage(path.parent).free
     try:
         if free < 1.1*size: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _publish(path, files, fsync)
@@ -85,6 +79,16 @@ def write_checkpoint(
         f'{size:,} bytes, {free:,} were free; what was there before is as it was', str(path)
     ) from error
     return size
+
+# %% ../nbs/17b_files.ipynb #419e47d1
+def write_checkpoint(
+    path,            # Folder to make; the one it is in must exist
+    state,           # What `split_state` can take apart
+    info=None,       # A small dict of plain values, to be read without reading the rest
+    fsync:bool=True, # Whether to wait for the disk; without, a power cut may cost the checkpoint
+)->int:              # Bytes written
+    "Write `state` into the folder `path`, which exists only when it is complete."
+    return write_split(Path(path), *split_state(state), info or {}, fsync)
 
 # %% ../nbs/17b_files.ipynb #438e5aa8
 def _read_file(path, expected=None, limit=1_000_000):

@@ -22,6 +22,8 @@ def _refuse(value, path, what=None):
     raise TypeError(f'{_place(path)} is a {what or type(value).__name__}; use tensors, numpy '
                     'arrays, numbers, str, bool, None, list, tuple or dict')
 
+PLAIN = {type(None), bool, int, str}
+
 def _is_saveable(tensor):
     return (tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
             and tensor.dtype != torch.complex128)
@@ -66,14 +68,16 @@ class _Split(_Splitter):
 
     def __call__(self, value, path=()):
         if len(path) > 60: _refuse(value, path[:4], 'nest of more than 60 levels')
-        if value is None or type(value) in (str,bool,int): return value
+        if type(value) in PLAIN: return value
         if type(value) is float: return value if math.isfinite(value) else {'~float': repr(value)}
         if isinstance(value, torch.Tensor): return {'~tensor': self.keep(value, path)}
         if isinstance(value, dict): return self.items(value, path)
         if hasattr(value, 'dtype') and hasattr(value, 'tobytes'): return self.array(value, path)
         if not isinstance(value, (list,tuple)) or hasattr(value, '_fields'): _refuse(value, path)
-        items = [self(item, (*path, i)) for i,item in enumerate(value)]
-        return items if isinstance(value, list) else {'~tuple': items}
+        items = value  # python's generator has 625 numbers: no need to look at each
+        if not {*map(type, value)} <= PLAIN:
+            items = [self(item, (*path, i)) for i,item in enumerate(value)]
+        return [*items] if isinstance(value, list) else {'~tuple': items}
 
 # %% ../nbs/17a_nested.ipynb #6f7f55a5
 def split_state(

@@ -73,8 +73,10 @@ class _Trial:
             if shake: _shake(self.learner, shake)
             learn = self.make()
             if kill: _arm(learn, *kill)
-            # SIGKILL leaves what is in the machine's memory: no need to wait for the disk
-            saver = CheckpointS(self.folder/name, self.every_steps, fsync='fsync' in name)
+            # SIGKILL leaves what is in the machine's memory: no need to wait for the disk;
+            # not in the background: it shall be known what was written when the kill comes
+            saver = CheckpointS(self.folder/name, self.every_steps, fsync='fsync' in name,
+                                background=False)
             learn.fit(self.epochs, subs=saver, resume=True)
             write_checkpoint(self.folder/f'{name}.end', learn.state_dict())
         code = in_child(work, self.folder/f'{name}.log')
