@@ -53,6 +53,7 @@ from nntrain.proof import *
 from nntrain.predict import *
 from nntrain.mistakes import *
 from nntrain.items import *
+from nntrain.programs import *
 from nntrain.ranks import *
 from nntrain.shards import *
 from nntrain.strategies import *
