@@ -12,6 +12,7 @@ __all__ = ['CANCEL', 'PREPARE', 'GROUP', 'PRECISION', 'TRANSFORM', 'MEASURE', 'S
 # %% ../nbs/03_pubsub.ipynb #54a22c9e
 import difflib
 import math
+import warnings
 from functools import partial, wraps
 from types import MethodType
 
@@ -199,10 +200,14 @@ def check_subscriber(
         f'{sub!r} is no Subscriber: derive {name} from it, or use `learn.on(event, function)`')
     if not isinstance(sub.order, (int,float)) or sub.order != sub.order: raise TypeError(
         f'{name}.order must be a number, got {sub.order!r}')
+    endings = tuple(event.split('_')[-1] for event in events)
     for method in sorted({*dir(type(sub)), *vars(sub)} - {*events}):
+        near = method[:1] != '_' and method.endswith(endings) and difflib.get_close_matches(
+            method, events, 1, 0.85)
         if method.startswith(('before_','after_','cleanup_')) and callable(getattr(sub, method)):
             nearest = difflib.get_close_matches(method, events, 1, 0)[0]
             raise ValueError(f'`{name}.{method}`: no such event; did you mean `{nearest}`?')
+        if near: warnings.warn(f'`{name}.{method}` is never called; did you mean `{near[0]}`?')
     for phase in running:
         if hasattr(sub, f'before_{phase}'): raise RuntimeError(
             f'{name} has `before_{phase}` and a {phase} is running: pass it to `fit(subs=...)`')
