@@ -54,9 +54,11 @@ from nntrain.predict import *
 from nntrain.mistakes import *
 from nntrain.items import *
 from nntrain.programs import *
+from nntrain.export import *
 from nntrain.ranks import *
 from nntrain.shards import *
 from nntrain.strategies import *
+from nntrain.agreement import *
 from nntrain.distributed import *
 from nntrain.trackers import *
 from nntrain.images import *
@@ -67,4 +69,5 @@ from nntrain.tensorboard import *
 from nntrain.wandb import *
 from nntrain.mlflow import *
 from nntrain.gan import *
+from nntrain.text import *
 from nntrain.optimizers import *
