@@ -157,12 +157,14 @@ class _Withholding(_Watching):
     def after_batch(self, learn):
         if self.watch and learn.training and len(self.watch.kept) > self.every: self.look(learn)
     def look(self, learn):
-        if not self.watch: return
-        note,in_gradient,n_bad,self.last = self.watch.read()
+        note,n_bad,self.unread = None,self.unread,0
+        if self.watch:
+            note,in_gradient,n,self.last = self.watch.read()
+            n_bad += n
         self.n_bad += n_bad
         if self.policy == 'skip': learn.n_steps -= n_bad   # they were none
-        what = 'a gradient is not finite' if in_gradient else 'the loss is not finite'
-        if note: self.tell(learn, note, what)
+        if note: self.tell(learn, note, 'a gradient is not finite' if in_gradient else
+                           'the loss is not finite')
     after_train = after_cancel_train = look
 
 # %% ../nbs/14_gradients.ipynb #35030a74
@@ -184,6 +186,11 @@ class _Telling(_Withholding):
         warnings.warn(text + ('; skipped' if self.policy == 'skip' else ''), stacklevel=2)
         if self.policy == 'skip' and cancel: raise cancel
 
+    def state_dict(self):
+        unread = int(self.watch.n_bad) if self.watch else 0   # waits, as all of a checkpoint does
+        return dict(n_bad=self.n_bad, unread=self.unread+unread)
+    def load_state_dict(self, state): self.n_bad,self.unread = state['n_bad'],state['unread']
+
 # %% ../nbs/14_gradients.ipynb #c152a16c
 POLICIES = 'stop','skip','warn'
 
@@ -200,9 +207,10 @@ class StopOnNaNS(_Telling):
             f'{", ".join(POLICIES)}, got {policy!r}')
         if not every >= 1: raise ValueError(f'StopOnNaNS: `every` must be at least 1, got {every}')
         self.policy,self.diagnose,self.every,self.on_device = policy,diagnose,every,on_device
+        self.watch,self.n_bad,self.unread = None,0,0   # `unread`: withheld before a resume
 
     def before_fit(self, learn):
         self.watch = self.finish = learn.bad_batch = None
-        self.last,self.n_bad = math.nan,0
+        self.last,self.n_bad,self.unread = math.nan,0,0
         self.asleep = any(sub.rehearses for sub in learn.subs)
     def cleanup_fit(self, learn): self.watch = None
