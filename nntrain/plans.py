@@ -6,15 +6,33 @@
 __all__ = ['planned_values', 'plot_plan', 'fine_tune']
 
 # %% ../nbs/13a_plans.ipynb #e16c15f9
+import warnings
+
 from .curves import planned_steps, position, steps_per_pass
-from .hyperparams import freeze_to
+from .hyperparams import HyperParams, freeze_to
 from .learner import as_subs
-from .schedule import FreezeS, ScheduleS, fit_one_cycle
+from .schedule import FreezeS, ScheduleS, TorchScheduleS, fit_one_cycle
 from .state import loaders_of
+
+# %% ../nbs/13a_plans.ipynb #156288bb
+def _stepped(schedule, learn, at):
+    "Name -> (`at`, values) of what a scheduler of torch changes, and of `lr` in any case."
+    rows = []
+    with learn.rehearse(), warnings.catch_warnings():
+        warnings.filterwarnings('ignore', 'Detected call of')  # no optimizer steps before it
+        learn.make_opt()
+        names,hypers = HyperParams(learn.opt).names,HyperParams(learn.opt)
+        scheduler = schedule.make(learn.opt)
+        for _ in at:
+            rows.append([getattr(hypers, name) for name in names])
+            scheduler.step()
+    columns = dict(zip(names, map(list, zip(*rows))))
+    return {name: (at, values) for name,values in columns.items()
+            if name == 'lr' or any(value != values[0] for value in values)}
 
 # %% ../nbs/13a_plans.ipynb #ca2be6f4
 def planned_values(
-    schedule,   # A `ScheduleS`
+    schedule,   # A `ScheduleS` or `TorchScheduleS`
     learn,      # The learner that it is meant for
     epochs:int, # Epochs of the whole curve, those before its `start_epoch` included
     subs=(),    # The other subscribers of the fit
@@ -25,6 +43,8 @@ def planned_values(
     if not n: raise ValueError(f'planned_values: {epochs} epochs have {n} steps; there is '
         'nothing to plan without epochs, or with a train loader that has no length')
     a_pass = 1 if by_epoch else steps_per_pass(learn, subs) or n/epochs
+    if isinstance(schedule, TorchScheduleS):
+        return _stepped(schedule, learn, [i/a_pass for i in range(n)])
     steps = range(int(schedule.start_epoch*a_pass), n)
     at = lambda curve, p: [c(p) for c in curve] if isinstance(curve, (list,tuple)) else curve(p)
     return {name: ([i/a_pass for i in steps], [at(curve, position(i, n)) for i in steps])
@@ -64,7 +84,8 @@ def plot_plan(
     "Draw the values that schedules will set, validation, and what others announce."
     subs = as_subs(subs)
     everyone = *learn.subs,*subs
-    plans = [(name, s.each, *xy) for s in everyone if isinstance(s, ScheduleS)
+    schedules = [s for s in everyone if isinstance(s, (ScheduleS, TorchScheduleS))]
+    plans = [(name, s.each, *xy) for s in schedules
              for name,xy in planned_values(s, learn, epochs, subs).items()]
     return _draw(plans, _events(learn, epochs, everyone), epochs)
 

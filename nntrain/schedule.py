@@ -7,8 +7,10 @@ __all__ = ['ScheduleS', 'plan_one_cycle', 'fit_one_cycle', 'fit_flat_cos', 'fit_
 
 # %% ../nbs/13_schedule.ipynb #95b98b29
 import warnings
+from inspect import signature
 
 from fastcore.basics import patch
+from fastcore.meta import delegates
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from .curves import (flat_cos, one_cycle, planned_steps, position, rise_fall,
                             steps_per_pass, warm_restarts)
@@ -140,21 +142,17 @@ def _fit(learn, epochs, plan, subs, fit):
         f'`start_epoch` must be in 0..{epochs}, the epochs of the curve, got {plan.start_epoch}')
     learn.fit(epochs - plan.start_epoch, subs=[plan, *as_subs(subs)], **fit)
 
+@delegates(plan_one_cycle, keep=True)
 def fit_one_cycle(
-    learn,                   # A `Learner`
-    epochs:int,              # Epochs of the whole curve
-    max_lr=None,             # Peak; a list or slice for layer groups; None: `learn.lr`
-    moms=(0.95, 0.85, 0.95), # Momentum at start, peak and end; None leaves it alone
-    div=25.,                 # Starts at `max_lr/div`
-    pct_start=0.3,           # Share of the steps that rise, in `[0, 1]`
-    div_final=1e5,           # Ends at `max_lr/div_final`
-    start_epoch:int=0,       # Epochs of the curve that are done already
-    subs=(),                 # Subscribers for this fit
-    **fit                    # As for `Learner.fit`
+    learn,       # A `Learner`
+    epochs:int,  # Epochs of the whole curve
+    max_lr=None, # Peak; a list or slice for layer groups; None: `learn.lr`
+    subs=(),     # Subscribers for this fit
+    **kwargs     # As for `plan_one_cycle`, or as for `Learner.fit`
 ):
     "Fit with a rate that rises and falls once, momentum the other way round."
-    plan = plan_one_cycle(learn, epochs, max_lr, moms, div, pct_start, div_final, start_epoch, subs)
-    _fit(learn, epochs, plan, subs, fit)
+    shape = {k: kwargs.pop(k) for k in [*kwargs] if k in signature(plan_one_cycle).parameters}
+    _fit(learn, epochs, plan_one_cycle(learn, epochs, max_lr, subs=subs, **shape), subs, kwargs)
 
 # %% ../nbs/13_schedule.ipynb #88fef1c4
 def fit_flat_cos(
@@ -197,10 +195,12 @@ class TorchScheduleS(Subscriber):
             f"TorchScheduleS: `each` must be 'batch', 'epoch' or 'step', got {each!r}")
         self.factory,self.each,self.scheduler,self.stepped = factory,each,None,0
 
-    def before_fit(self, learn):
-        self.scheduler,self.stepped = self.factory(learn.opt),0
-        if isinstance(self.scheduler, ReduceLROnPlateau): raise TypeError(
+    def make(self, opt):
+        scheduler = self.factory(opt)
+        if isinstance(scheduler, ReduceLROnPlateau): raise TypeError(
             'TorchScheduleS: ReduceLROnPlateau looks at a value: use ReduceLROnPlateauS')
+        return scheduler
+    def before_fit(self, learn): self.scheduler,self.stepped = self.make(learn.opt),0
     def _step(self, learn, moment):
         if moment != self.each or learn.n_steps == self.stepped: return
         self.stepped = learn.n_steps
