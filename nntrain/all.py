@@ -55,6 +55,7 @@ from nntrain.mistakes import *
 from nntrain.items import *
 from nntrain.programs import *
 from nntrain.export import *
+from nntrain.hub import *
 from nntrain.ranks import *
 from nntrain.shards import *
 from nntrain.strategies import *
@@ -69,5 +70,7 @@ from nntrain.tensorboard import *
 from nntrain.wandb import *
 from nntrain.mlflow import *
 from nntrain.gan import *
+from nntrain.cyclegan import *
 from nntrain.text import *
 from nntrain.optimizers import *
+from nntrain.search import *

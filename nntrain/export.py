@@ -89,8 +89,9 @@ class Predictor:
     ):
         if info.get('format') != 1: raise ValueError(
             f'a file of format {info.get("format")}, this nntrain {__version__} reads 1')
-        self.run,self.classes,self.shape = run,info['classes'],tuple(info['shape'])
-        self.dtype,kept = getattr(torch, info['dtype']),info['preparation']
+        self.run,self.info,self.classes = run,info,info['classes']
+        self.shape,self.dtype = tuple(info['shape']),getattr(torch, info['dtype'])
+        kept = info['preparation']
         self.preparation = kept and Preparation(**{**kept, 'size': tuple(kept['size'])})
 
     def scores(self, inputs):
