@@ -73,4 +73,3 @@ from nntrain.gan import *
 from nntrain.cyclegan import *
 from nntrain.text import *
 from nntrain.optimizers import *
-from nntrain.search import *
