@@ -10,12 +10,13 @@ import ast
 import inspect
 import re
 import textwrap
+from collections.abc import Mapping
 from types import FunctionType
 
 from torch import nn
 
 from . import pubsub
-from .learner import FirstViews, Learner, Loop
+from .learner import FirstViews, Learner, Loop, split_batch
 from .pubsub import CANCEL, SHOW
 from .sources import Sources, free_names, source_of
 from .state import loaders_of
@@ -173,7 +174,7 @@ class _Loop(_Events):
 # %% ../nbs/14b_ascode.ipynb #5024c489
 class _Batch(_Loop):
     def batch(self):
-        xb,yb = ('batch[0]','batch[1]') if self.pair else ('*learn.xb','*learn.yb')
+        xb,yb = self.views
         loss = self.phase('loss', [self.body('get_loss', f'loss = loss_fn(preds, {yb})')])
         scaled = self.uses('loss_grad')
         backward = self.body('backward', 'loss_grad.backward()' if scaled else 'loss.backward()')
@@ -207,16 +208,18 @@ class _Fit(_Batch):
         full_epochs = self.phase('full_epoch', passes)
         return self.phase('fit', ['for epoch in range(n_epochs):', *_indent(full_epochs)])
 
-# %% ../nbs/14b_ascode.ipynb #a7485a58
+# %% ../nbs/14b_ascode.ipynb #af6acc6c
 class _Passes(_Fit):
     @property
-    def pair(self):
-        "Whether a batch is an input and a target, as most are; looks at one and puts it back."
-        if not hasattr(self, '_pair'):
+    def views(self):
+        "What of a batch goes to model and loss, as code; looks at a batch and puts it back."
+        if not hasattr(self, '_views'):
             with self.learn.rehearse(): batch = next(iter([*self.loaders.values()][0]))
-            self._pair = type(batch) in (tuple,list) and len(batch) == 2 and not self.learn.n_inp
-            self.adapter = self.adapter or not self._pair
-        return self._pair
+            n,is_dict = len(split_batch(batch, self.learn.n_inp)[0]),isinstance(batch, Mapping)
+            self._views = f'*batch[:{n}]',f'*batch[{n}:]'
+            if len(batch) == 2 and n == 1: self._views = 'batch[0]','batch[1]'
+            if is_dict: self._views,self.adapter = ('**learn.xb','*learn.yb'),True
+        return self._views
 
 # %% ../nbs/14b_ascode.ipynb #327dde6f
 ADAPTER = '''class Learn(FirstViews):
