@@ -65,6 +65,7 @@ from nntrain.trackers import *
 from nntrain.images import *
 from nntrain.runs import *
 from nntrain.reruns import *
+from nntrain.use import *
 from nntrain.watching import *
 from nntrain.tensorboard import *
 from nntrain.wandb import *
@@ -73,3 +74,4 @@ from nntrain.gan import *
 from nntrain.cyclegan import *
 from nntrain.text import *
 from nntrain.optimizers import *
+from nntrain.resnet import *

@@ -1,0 +1,110 @@
+"""Kill ranks of real torchrun runs and compare what is trained in the end; print one table.
+
+    python tools/ranks.py [number of kills, 10 by default]
+
+Each run trains 2 ranks for 3 epochs of 13 rounds on 101 samples, with dropout, shuffling, a schedule, EMA and
+a checkpoint every 4 batches. One rank is killed by SIGKILL at a random round, at a random event;
+torchrun starts both again. Weights, rows and steps must be those of the run that nobody killed, to the last bit."""
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT)]
+EVENTS = ['before_batch', 'after_predict', 'after_backward', 'after_step', 'after_batch']
+
+
+def train(folder, rank, event, at):
+    "What each rank runs; `rank` kills itself at `event` of round `at`, the first time."
+    import torch
+    from safetensors.torch import save_file
+    from torch import nn
+    from nntrain.averages import EMAS
+    from nntrain.batches import TensorLoader
+    from nntrain.checkpoint import CheckpointS
+    from nntrain.curves import one_cycle
+    from nntrain.dataloaders import DataLoaders
+    from nntrain.distributed import DistributedS
+    from nntrain.gradients import GradientAccumulationS
+    from nntrain.learner import Learner
+    from nntrain.metrics import MetricsS, accuracy
+    from nntrain.ranks import end_ranks, my_place
+    from nntrain.recorder import RecorderS
+    from nntrain.schedule import ScheduleS
+    torch.set_num_threads(1)
+    torch.manual_seed(7)
+    x = torch.randn(101, 6)
+    y = (x.sum(1) > 0).long()
+    model = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(0.3), nn.Linear(16, 2))
+    dls = DataLoaders(TensorLoader(x, y, batch_size=4, shuffle=True, seed=1),
+                      TensorLoader(x[:21], y[:21], batch_size=4))
+    recorder, here = RecorderS(), my_place().rank
+    learn = Learner(model, dls, nn.functional.cross_entropy, torch.optim.Adam, 0.02, [
+        DistributedS(timeout=60), MetricsS(accuracy), recorder, EMAS(0.9), GradientAccumulationS(2),
+        ScheduleS(lr=one_cycle(0.05)), CheckpointS(Path(folder)/'run', every_steps=4, fsync=False)])
+
+    def die(learn):
+        first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'
+        if first and here == rank and learn.training and learn.train_iter == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    learn.on(event, die)
+    learn.fit(3, resume=True)
+    rows = torch.tensor([[row['loss'], row['accuracy']] for row in recorder.history.rows]).double()
+    series = recorder.history.series('loss')
+    found = dict(model.state_dict(), rows=rows, series=series, steps=torch.tensor(learn.n_steps))
+    save_file(found, Path(folder)/f'rank-{here}.safetensors')
+    end_ranks()
+
+
+def torchrun(*words, restarts=3, seconds=300, n=2):
+    "Run torchrun on this machine; returns exit code and what it printed."
+    env = dict(os.environ, TORCH_DISABLE_SHARE_RDZV_TCP_STORE='1', PYTHONPATH=str(ROOT),
+               OMP_NUM_THREADS='1')
+    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', str(n),
+               '--rdzv-backend', 'c10d', '--rdzv-endpoint', 'localhost:0',
+               '--max-restarts', str(restarts), *map(str, words)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=seconds)
+    return done.returncode, done.stdout + done.stderr
+
+
+def one_run(rank=-1, event='after_batch', at=-1):
+    "Weights and rows of both ranks, exit code, and seconds."
+    import torch
+    from safetensors.torch import load_file
+    begin = time.perf_counter()
+    with TemporaryDirectory() as folder:
+        code, said = torchrun(__file__, '--work', folder, rank, event, at)
+        if code: return None, said, time.perf_counter() - begin
+        both = [load_file(Path(folder)/f'rank-{i}.safetensors') for i in range(2)]
+    for k, v in both[0].items():
+        if not torch.equal(v, both[1][k]): return None, f'the ranks differ in {k}', 0
+    return both[0], said, time.perf_counter() - begin
+
+
+def main(n):
+    import torch
+    whole, said, seconds = one_run()
+    assert whole is not None, said
+    print(f'nobody killed: {int(whole["steps"])} steps, {seconds:.0f} s', flush=True)
+    same, draw = 0, random.Random(0)
+    for i in range(n):
+        rank, event, at = draw.randrange(2), draw.choice(EVENTS), draw.randrange(1, 38)
+        found, said, seconds = one_run(rank, event, at)
+        wrong = [said[-2000:]] if found is None else [
+            k for k, v in whole.items() if not torch.equal(v, found[k])]
+        same += not wrong
+        print(f'{i+1:2} rank {rank} killed in {event} of round {at}: '
+              f'{"identical" if not wrong else f"DIFFERENT {wrong}"}, {seconds:.0f} s', flush=True)
+    print(f'{same} of {n} identical')
+    return same < n
+
+
+if __name__ == '__main__':
+    if sys.argv[1:2] == ['--work']: train(sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
+    else: sys.exit(main(int((sys.argv[1:] or [10])[0])))
