@@ -68,10 +68,15 @@ class _Made(Subscriber):
 
 # %% ../nbs/23a_cyclegan.ipynb #9fed9377
 class _Opponents(_Made):
-    "Their mean loss and their state."
+    "Their step, their mean loss and their state."
     def before_epoch(self, learn):
         self.total,self.n = 0.,0
         self.discriminators.train(learn.training)
+    def learn_from(self, loss, n):
+        self.opt.zero_grad()   # the generators' backward pass went through them
+        loss.backward()
+        self.opt.step()
+        self.total,self.n = self.total + loss.detach()*n,self.n + n
     def after_epoch(self, learn):
         if self.n: learn.row['discriminators'] = (self.total/self.n).item()
 
@@ -108,7 +113,4 @@ class CycleGANS(_Opponents):
         D,(a,b) = self.discriminators,learn.xb
         fake_a,fake_b = learn.preds.fake_a.detach().float(),learn.preds.fake_b.detach().float()
         loss = self.loss_fn(D.a(fake_a), D.a(a)) + self.loss_fn(D.b(fake_b), D.b(b))
-        self.opt.zero_grad()   # the generators' backward pass went through them
-        loss.backward()
-        self.opt.step()
-        self.total,self.n = self.total + loss.detach()*len(a),self.n + len(a)
+        self.learn_from(loss, len(a))
