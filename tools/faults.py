@@ -3,9 +3,10 @@
     python tools/faults.py [A B12 ...]
 
 Kills are SIGKILLs of child processes. The letters and numbers are those of the list of checks that
-the project is held to: A kill and resume, B atomic writes, C contents, D data, E stops, G numbers,
-H files."""
+the project is held to: A kill and resume, B atomic writes, C contents, D data, E stops, F bad input,
+G numbers, H files."""
 import gc
+import math
 import multiprocessing
 import os
 import random
@@ -15,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 import warnings
 from contextlib import redirect_stdout
 from io import StringIO
@@ -38,11 +40,15 @@ from nntrain.dataloaders import TensorLoader
 from nntrain.files import CheckpointError, read_checkpoint, read_manifest, write_checkpoint
 from nntrain.folders import FolderLock, checkpoints, resume
 from nntrain.gradients import StopOnNaNS
+from nntrain.hooks import ActivationStatsS
 from nntrain.learner import Learner
 from nntrain.metrics import MetricsS
 from nntrain.nested import difference
+from nntrain.precision import MixedPrecisionS
+from nntrain.progress import ProgressS
 from nntrain.proof import check_resume, in_child
-from nntrain.pubsub import DECIDE, CancelFitException, Subscriber
+from nntrain.pubsub import (DECIDE, CancelBatchException, CancelEpochException, CancelException,
+                            CancelFitException, Subscriber)
 from nntrain.recorder import RecorderS
 from nntrain.schedule import TorchScheduleS
 from nntrain.state import copied, get_generators
@@ -156,6 +162,22 @@ def inside_the_write(folder):
     return f'{len(rows)} kills'
 
 
+def in_background():
+    return patch('nntrain.proof.CheckpointS',
+                 lambda *args, **kwargs: CheckpointS(*args, **{**kwargs, 'background': True}))
+
+
+@check('A2b', 'the same while the training goes on: killed in the write, and anywhere')
+def inside_the_background(folder):
+    at = [(kind, n) for kind in ('fsync', 'rename') for n in (1, 2, 4, 6)]
+    at += [(f'after_{phase}', n) for phase in ('batch', 'step', 'backward') for n in (4, 7, 10)]
+    with in_background(): rows = check_resume(learner, at=at + [('cleanup_fit', 1)])
+    with in_background():
+        check_resume(lambda: learner(num_workers=2), at=[('after_step', 9)], every_steps=1)
+        check_resume(learner, epochs=4, at=[('after_backward', 3)], times=10, every_steps=1)
+    return f'{len(rows)} kills'
+
+
 @check('A3', 'killed in validation and exactly at the end of an epoch')
 def at_the_end(folder):
     at = [('before_validate', 1), ('after_validate', 2), ('after_epoch', 1), ('after_epoch', 2),
@@ -210,9 +232,14 @@ class Forgetful(Learner):
         state = self._resuming
         if state:
             fresh = self.state_dict()
-            for kind in ('objects', 'subs', 'generators'):
-                if self.part in state[kind]: state[kind][self.part] = fresh[kind][self.part]
-            if self.part in ('clocks', 'pass_generators'): state[self.part] = fresh[self.part]
+            if self.part == 'opt': state['objects']['opt']['state'] = {}  # Adam's two averages
+            else:
+                for kind in ('objects', 'subs', 'generators'):
+                    if state[kind].pop(self.part, None) is None: continue
+                    mine = fresh[kind].get(self.part)  # a schedule is made later
+                    if mine is not None: state[kind][self.part] = mine
+            if self.part == 'clocks': state[self.part] = fresh[self.part]
+            if self.part == 'pass_generators': state[self.part] = fresh['generators']
             if self.part in state['loaders'].get('train', ()):
                 state['loaders']['train'][self.part] = fresh['loaders']['train'][self.part]
         return super().do_fit()
@@ -223,20 +250,30 @@ def left_out(folder):
     parts = ('model opt TorchScheduleS MetricsS RecorderS clocks pass_generators python numpy '
              'torch').split()
     loader = ['seed', 'epoch', 'position']  # of a TensorLoader: which rows come next
-    for part in parts + loader:
+    half = ['scaler', 'MixedPrecisionS']
+    for part in parts + loader + half + [None]:
         def make():
             train = TensorLoader(X, Y, batch_size=8, shuffle=True) if part in loader else None
-            learn = learner(cls=Forgetful, train=train)
+            # overflows in the first steps; what the scaler has learned from them is its state
+            subs = [MixedPrecisionS('fp16', init_scale=2.**24)] if part in half else ()
+            learn = learner(*subs, cls=Forgetful, train=train)
             learn.part = part
             return learn
-        fails(RuntimeError, '', lambda: check_resume(make, at=[('after_step', 9)]))
-    return f'{len(parts + loader)} parts'
+        # the whole state: no difference; without a part: one
+        if part is None: check_resume(make, at=[('after_backward', 9)])
+        else:
+            try: check_resume(make, at=[('after_backward', 9)])
+            except RuntimeError as error: assert 'continued from step-' in str(error), error
+            else: raise AssertionError(f'left out {part}: no difference')
+    return f'{len(parts + loader + half)} parts'
 
 
 @check('A7', 'resume of a finished run trains nothing; more epochs go on, with a warning')
 def finished(folder):
     a = trained(folder)
-    same(a['objects'], trained(folder, seed=2)['objects'])
+    with redirect_stdout(StringIO()) as told:
+        same(a['objects'], trained(folder, seed=2)['objects'])
+    assert 'already complete: 2 of 2 epochs' in told.getvalue()
     said, more = quiet(lambda: trained(folder, n=3, seed=3))
     assert more['clocks']['n_steps'] == 18 and 'is of a fit of 2 epochs' in said[0], said
 
@@ -276,18 +313,38 @@ def limited(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 @check('B10', 'keep=k leaves k and the best; keep=1 leaves the old one if writing fails')
 def retention(folder):
-    trained(folder/'a', n=4, keep=2, best='loss')
-    assert len(checkpoints(folder/'a')) in (2, 3)
+    values = iter([0.5, 0.2, 0.9, 0.8, 0.7])
+    def value(learn):
+        if not learn.training: learn.row['error'] = next(values)
+    learn = learner(seed=1)
+    learn.on('after_epoch', value)
+    trained(folder/'a', n=5, learn=learn, every_steps=6, keep=2, best='error')
+    assert [p.name for p in checkpoints(folder/'a')] == ['step-00000012-end', 'step-00000030',
+                                                        'step-00000030-end']
     def work():
         learn = learner(seed=1)
         learn.on('after_batch', lambda learn: learn.train_iter == 5 and limited(2000))
-        fails(OSError, 'File too large', lambda: learn.fit(2, subs=CheckpointS(folder/'b', 3,
-                                                                               keep=1)))
+        fails(OSError, 'File too large', lambda: learn.fit(2, subs=CheckpointS(
+            folder/'b', 3, keep=1, background=False)))
         Path(folder/'ok').touch()
     in_child(work, folder/'log')
     assert (folder/'ok').exists(), (folder/'log').read_text()[-800:]
     assert [p.name for p in checkpoints(folder/'b')] == ['step-00000003']
     read_checkpoint(folder/'b'/'step-00000003')
+
+
+@check('B11', 'a checkpoint that is half deleted, or half written, is no candidate')
+def half_deleted(folder):
+    whole = trained(folder/'whole')
+    trained(folder/'a', n=1, keep=9)
+    for name, was in (('.trash-', checkpoints(folder/'a')[-1]), ('.tmp-', None)):
+        was = was or checkpoints(folder/'a')[-1]
+        (was/'state.json').unlink()
+        was.rename(was.with_name(name + was.name))
+    assert [p.name for p in checkpoints(folder/'a')] == ['step-00000003']
+    said, state = quiet(lambda: trained(folder/'a', seed=2))
+    same(whole, state)
+    assert not [p for p in (folder/'a').iterdir() if p.name.startswith(('.trash', '.tmp'))], said
 
 
 @check('B12', 'newest truncated, a bit flipped, a file missing: named, or passed over')
@@ -315,12 +372,28 @@ def damaged(folder):
 
 @check('B13', 'disk full: both numbers, nothing left under a real name, usable afterwards')
 def disk_full(folder):
+    whole = trained(folder/'whole')
+    def limit(size): resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
     def work():
-        limited(2000)
-        fails(OSError, 'bytes, ', lambda: trained(folder/'a'))
-        assert not checkpoints(folder/'a') and not list((folder/'a').glob('.tmp*'))
-        said, _ = quiet(lambda: trained(folder/'b', on_save_error='warn'))
-        assert 'training goes on without a checkpoint' in said[0]
+        for background in (False, True):
+            for path, n in ((folder/f'a{background}', 0), (folder/f'b{background}', 1)):
+                if n: trained(path, n=1, keep=9)  # two good ones
+                before, learn = len(checkpoints(path)) if n else 0, learner(seed=1)
+                limit(2000)
+                said = str(fails(OSError, 'bytes, ', lambda: quiet(lambda: trained(
+                    path, learn=learn, background=background))))
+                assert 'File too large: this checkpoint needs' in said and 'were free' in said
+                assert str(path/'step-') in said, said
+                assert len(checkpoints(path)) == before and not [*path.glob('.tmp*')]
+                for good in checkpoints(path): read_checkpoint(good)
+                limit(resource.RLIM_INFINITY)  # there is room again
+                state = quiet(lambda: trained(path, learn=learn))[1]
+                if n: same(whole, state)
+            limit(2000)
+            said, _ = quiet(lambda: trained(folder/f'c{background}', on_save_error='warn',
+                                            background=background))
+            assert 'training goes on without a checkpoint' in said[0]
+            limit(resource.RLIM_INFINITY)
         (folder/'ok').write_bytes(b'')
     in_child(work, folder/'log')
     assert (folder/'ok').exists(), (folder/'log').read_text()[-800:]
@@ -371,6 +444,28 @@ def inventory(folder):
     trained(folder/'b', learn=learner(train=TensorLoader(X, Y, batch_size=8), seed=1))
     manifest = read_manifest(checkpoints(folder/'b')[-1])
     assert manifest['info']['contents']['loaders'] == ['train'] and manifest['versions']['torch']
+    half = learner(MixedPrecisionS('fp16'), train=TensorLoader(X, Y, batch_size=8), seed=1)
+    trained(folder/'c', learn=half)
+    contents = read_manifest(checkpoints(folder/'c')[-1])['info']['contents']
+    assert {'model', 'opt', 'scaler'} <= {*contents['objects']}, contents
+    state, n = resume(folder/'c'), 0
+    for kind in ('objects', 'loaders', 'subs', 'layout'):  # each part alone, in and out
+        for name in state[kind]:
+            kept = {**state, kind: {k: v for k, v in state[kind].items() if k != name}}
+            more = {**state, kind: {**state[kind], f'{name}2': state[kind][name]}}
+            if kind in ('objects', 'loaders'):
+                fails(ValueError, f"the state lacks the {kind} ['{name}'] of this",
+                      lambda: half.load_state_dict(kept))
+            if kind != 'layout':
+                fails(ValueError, f"['{name}2']", lambda: half.load_state_dict(more))
+            n += 1
+    for name in state['subs']:
+        if not isinstance(state['subs'][name], dict): continue
+        wrong = {**state, 'subs': {**state['subs'], name: {'x': 1}}}
+        fails((ValueError, KeyError), '', lambda: half.load_state_dict(wrong))
+    half.load_state_dict(state)
+    same({**state, 'path': 0, 'run': 0}, {**half.state_dict(), 'path': 0, 'run': 0})
+    return f'{n} parts'
 
 
 class CountS(Subscriber):
@@ -391,6 +486,37 @@ def stateful_subscribers(folder):
           lambda: trained(folder, subs=[CountS(1)]))
     said, _ = quiet(lambda: trained(folder, subs=[CountS(1), CountS(1), CountS(1)]))
     assert any("['CountS#3']: they start afresh" in text for text in said), said
+    class OtherS(Subscriber): pass
+    again = CountS(1), CountS(100)
+    trained(folder, subs=(OtherS(), *again, OtherS()))  # other places in the list
+    assert [c.n for c in again] == [14, 1400]
+    last = CountS(1)
+    said, _ = quiet(lambda: trained(folder, subs=[last], strict=False))
+    assert "the subscribers ['CountS#2'] is left out" in said[0] and last.n == 14, said
+
+
+@check('C19', 'metrics: an interrupted epoch has the loss and accuracy of a whole one')
+def accumulators(folder):
+    def accuracy(preds, y): return (preds.argmax(1) == y).float().mean()
+    def made(seed): return learner(MetricsS(accuracy=accuracy), seed=seed)
+    whole = made(1)
+    trained(folder/'whole', learn=whole)
+    for stop in (2, 4, 5, 10):
+        def kill():
+            learn = made(1)
+            learn.on('after_loss', lambda learn: learn.train_iter == stop and os.kill(
+                os.getpid(), 9))
+            trained(folder/f'{stop}', learn=learn, every_steps=1, background=False)
+        assert in_child(kill, folder/'log') == -9
+        again = made(stop)
+        quiet(lambda: trained(folder/f'{stop}', learn=again))
+        rows = [[{k: v for k, v in row.items() if k != 'seconds'} for row in recorded(learn)]
+                for learn in (whole, again)]
+        same(*rows)
+        assert len(rows[0]) == 4 and {'accuracy', 'loss'} <= {*rows[0][0]}
+
+
+def recorded(learn): return next(s for s in learn.subs if isinstance(s, RecorderS)).history.rows
 
 
 @check('C18', 'what cannot be saved is named')
@@ -421,6 +547,41 @@ def guard(folder):
             after = keep()
             same([before[0], before[2]], [after[0], after[2]])
             assert not after[1]['state']  # the fit has made an optimizer, and loaded nothing
+    groups = lambda ps, lr: torch.optim.Adam([dict(params=[p]) for p in ps], lr)
+    mirrored = lambda ps, lr: torch.optim.Adam([*ps][::-1], lr)
+    for optim_class in (groups, mirrored):
+        learn = learner(seed=9)
+        learn.optim_class = optim_class
+        before = copied(learn.model.state_dict()), get_generators()
+        fails(ValueError, 'is another optimizer or has its parameters in another order',
+              lambda: learn.load_state_dict(resume(folder/'end')))
+        same(before, (copied(learn.model.state_dict()), get_generators()))
+    class Plain:
+        def __init__(self, params, lr): self.param_groups = [dict(params=[*params], lr=lr)]
+        def step(self): pass
+        def zero_grad(self): pass
+    learn = learner(seed=9)
+    learn.optim_class, learn.subs[0].factory = Plain, lambda opt: SimpleNamespace(
+        step=print, state_dict=dict)
+    said, _ = quiet(lambda: trained(folder/'plain', learn=learn))
+    assert '`opt` (Plain) has no `state_dict`' in said[0], said
+
+
+@check('C21', 'fp16: scale, growth and skipped steps restored; no schedule steps on a skipped one')
+def scaler(folder):
+    def made(seed=None):
+        steps = TorchScheduleS(lambda opt: torch.optim.lr_scheduler.StepLR(opt, 3))
+        return learner(steps, MixedPrecisionS('fp16', init_scale=2.**19), seed=seed)
+    rows = check_resume(made, at=[('after_batch', n) for n in (2, 5, 9)] + [('after_backward', 4)])
+    learn = made(1)
+    state = trained(folder, learn=learn)
+    steps, fp16 = (next(s for s in learn.subs[3:] if isinstance(s, kind))
+                   for kind in (TorchScheduleS, MixedPrecisionS))
+    assert fp16.n_skipped > 2 and learn.n_steps + fp16.n_skipped == 12, fp16.n_skipped
+    assert steps.scheduler.last_epoch == learn.n_steps, learn.n_steps
+    kept = state['objects']['scaler']
+    assert kept['scale'] == learn.scaler.get_scale() < 2.**19 and kept['_growth_tracker'] > 0, kept
+    return f'{len(rows)} kills, {fp16.n_skipped} of 12 steps skipped'
 
 
 @check('C22', 'a subscriber that draws numbers in before_fit changes nothing')
@@ -515,9 +676,19 @@ def replayed(folder):
     whole = trained(folder/'whole')
     trained(folder/'a', n=1, keep=9)
     for path in checkpoints(folder/'a')[1:]: shutil.rmtree(path)
+    shutil.copytree(folder/'a', folder/'b')
     with redirect_stdout(StringIO()) as said: _, state = quiet(lambda: trained(folder/'a', seed=2))
-    assert 'the train loader has no state: replaying 3 batches' in said.getvalue(), said.getvalue()
+    assert 'it cannot be repositioned: replaying 3 batches' in said.getvalue(), said.getvalue()
     same(whole, state)
+    for path in (folder/'b', folder/'new'):
+        learn = learner(seed=2)
+        fails(ValueError, 'the train loader has no `state_dict`: it cannot be repositioned',
+              lambda: quiet(lambda: trained(path, learn=learn, exact=True)))
+        assert learn.train_iter == 0
+    train = lambda: TensorLoader(X, Y, batch_size=8)
+    learn = learner(train=train(), seed=1)
+    learn.dls.valid = train()
+    trained(folder/'good', learn=learn, exact=True)
 
 
 class Breaks(Dataset):
@@ -587,6 +758,210 @@ def ctrl_c(folder):
     same(whole, trained(folder/'b', seed=4))
 
 
+class RaiseS(Subscriber):
+    "Raises `what` the second time that `event` comes, and keeps a list of its own turns."
+    def __init__(self, log, name, event=None, what=None):
+        self.log, self.name, self.n = log, name, 0
+        if event: setattr(self, event, lambda learn: self.count(what))
+    def count(self, what):
+        self.n += 1
+        if self.n == 2: raise what
+    def before_fit(self, learn): self.log.append(self.name)
+    def cleanup_fit(self, learn): self.log.append(f'-{self.name}')
+
+
+ENDS = (RuntimeError, KeyboardInterrupt, SystemExit, StopIteration, CancelBatchException,
+        CancelEpochException, CancelFitException)
+
+
+@check('E30', 'raised in subscribers, forward, loss, loader: all is as before, a second fit equal')
+def cleanup_matrix(folder):
+    def whole():
+        learn = learner(seed=1)
+        learn.fit(2)
+        return learn.state_dict()['objects']
+    expected, n, state = whole(), 0, lambda: (torch.is_grad_enabled(),
+                                               torch.is_autocast_enabled('cpu'))
+    events = [f'{kind}_{phase}' for phase in ('full_epoch', 'epoch', 'train', 'validate', 'batch',
+        'predict', 'loss', 'backward', 'step') for kind in ('before', 'after', 'cleanup')]
+    for place in (*events, 'forward', 'loss_fn', 'loader'):
+        for kind in ENDS:
+            if (place, kind) == ('loader', StopIteration): continue  # the end of its data
+            what, log, calls, n = kind('planted'), [], [], n+1
+            def bad(value, *rest):
+                calls.append(0)
+                if len(calls) == 3: raise what
+                return value
+            seed_all(1)
+            data = [(x, y) for x, y in zip(X.split(8), Y.split(8))]
+            learn = learner(RaiseS(log, 'a', place if place in events else None, what), train=data)
+            if place == 'forward': learn.model[1].register_forward_hook(lambda m, x, y: bad(y))
+            if place == 'loss_fn': learn.loss_fn = lambda p, y: bad(F.cross_entropy(p, y))
+            if place == 'loader': learn.dls.train = Loader(data, bad)
+            learn.model[2].eval()
+            before = learn.subs, state(), [m.training for m in learn.model.modules()]
+            hooks = lambda: sum(len(m._forward_hooks) for m in learn.model.modules())
+            n_hooks = hooks()
+            temporary = [RaiseS(log, 'b'), MixedPrecisionS('bf16'), ActivationStatsS(every=1),
+                         ProgressS()]
+            try: learn.fit(2, subs=temporary)
+            except BaseException as error:
+                assert error is what or 'was running there' in str(error), (place, kind, error)
+            else: assert issubclass(kind, CancelException), (place, kind)
+            assert before == (learn.subs, state(), [m.training for m in learn.model.modules()])
+            assert hooks() == n_hooks and temporary[-1].screen is None, (place, kind)
+            assert log == ['a', 'b', '-b', '-a'], (place, kind, log)
+            learn.fit(1)
+    seed_all(1)
+    same(expected, whole())
+    return f'{n} ways'
+
+
+class Loader:
+    "A list of batches that goes through a function."
+    def __init__(self, batches, act): self.batches, self.act = batches, act
+    def __len__(self): return len(self.batches)
+    def __iter__(self): return map(self.act, self.batches)
+
+
+@check('E31', 'an error in a cleanup: the first one is raised, the other noted, all cleanups run')
+def error_in_cleanup(folder):
+    log = []
+    class BadS(RaiseS):
+        def cleanup_fit(self, learn):
+            super().cleanup_fit(learn)
+            raise OSError(f'cleanup of {self.name}')
+    subs = [BadS(log, 'a'), BadS(log, 'b'), RaiseS(log, 'c', 'after_batch', ValueError('planted'))]
+    learn = learner(*subs, seed=1)
+    error = fails(ValueError, 'planted', lambda: learn.fit(1))
+    notes = ' '.join(error.__notes__)
+    assert 'OSError: cleanup of a' in notes and 'OSError: cleanup of b' in notes, notes
+    assert log == ['a', 'b', 'c', '-c', '-b', '-a'] and learn.subs[3:] == tuple(subs)
+
+
+@check('E32', 'a fit that cannot begin leaves nothing behind')
+def cannot_begin(folder):
+    log = []
+    def picky(params, lr): raise ValueError('Invalid learning rate')
+    learn = learner(seed=1)
+    good, learn.optim_class = learn.optim_class, picky
+    before = learn.subs
+    fails(ValueError, 'Invalid learning rate', lambda: learn.fit(1, subs=RaiseS(log, 'a')))
+    assert learn.subs == before and not log and not learn._fitting
+    learn.optim_class = good
+    learn.fit(1)
+
+
+@check('E33', 'an exception keeps its type and traceback, and is told where it came from')
+def where_from(folder):
+    class Odd(Exception): pass
+    for what in (Odd('planted'), StopIteration('planted')):
+        learn = learner(RaiseS([], 'oddS', 'after_loss', what), seed=1)
+        try: learn.fit(1)
+        except type(what) as error:
+            assert error is what, error
+            place = 'in oddS.after_loss, epoch 0, batch 1 of 6, training'
+            assert error.__notes__[0] == place, error.__notes__
+            frames = traceback.extract_tb(error.__traceback__)
+            assert frames[-1].name == 'count' and len(frames) < 20
+        else: raise AssertionError('swallowed')
+
+
+@check('E35', 'one list for two learners, no list at all, a fit inside a fit: nothing leaks')
+def isolation(folder):
+    log, subs = [], [RaiseS([], 'x')]
+    data = SimpleNamespace(train=[(X, Y)], valid=None)
+    one, two = (Learner(nn.Linear(6, 3), data, F.cross_entropy, subs=subs) for _ in range(2))
+    one.subscribe(RaiseS(log, 'y'))
+    one.fit(1, subs=(extra := [RaiseS(log, 'z')]))
+    assert (len(subs), len(extra), len(one.subs), len(two.subs)) == (1, 1, 2, 1)
+    three, four = (Learner(nn.Linear(6, 3), data, F.cross_entropy) for _ in range(2))
+    three.subscribe(RaiseS(log, 'w'))
+    assert four.subs == ()
+    four.on('before_batch', lambda learn: learn.fit(1))
+    fails(RuntimeError, '`fit` was called inside `fit`', lambda: four.fit(1))
+    two.fit(1)
+
+
+# --- F: bad input ---------------------------------------------------------------------------------
+
+def bad_fit(error, text, n_warnings=0, subs=(), model=None, loss_fn=F.cross_entropy, **kwargs):
+    data = dict(train=[(X, Y)], valid=None) | kwargs
+    model = model or nn.Linear(6, 3)
+    before, started = copied(model.state_dict()), []
+    learn = Learner(model, SimpleNamespace(**data), loss_fn, kwargs.get('optim', torch.optim.SGD))
+    learn.on('after_step', lambda learn: started.append(1))
+    if error: fails(error, text, lambda: learn.fit(1))
+    else:
+        said, _ = quiet(lambda: learn.fit(1))
+        assert any(text in one for one in said), said
+    if error: same(before, copied(model.state_dict()))
+
+
+@check('F36', 'empty loaders, for training and for validation')
+def empty_loaders(folder):
+    five = DataLoader([(X[i], Y[i]) for i in range(5)], 8, drop_last=True)
+    bad_fit(ValueError, 'the train loader is empty (0 batches of 5 samples', train=five)
+    bad_fit(ValueError, '`drop_last=True` with fewer samples than a batch holds', valid=five)
+    bad_fit(ValueError, 'the train loader is empty (0 batches', train=[])
+
+
+@check('F37', 'targets out of range')
+def out_of_range(folder):
+    wrong = Y.clone()
+    wrong[3] = 7
+    text = "target 7 at batch 0, item 3 is outside 0..2: the model's output has 3 classes"
+    bad_fit(ValueError, text, train=[(X, wrong)])
+
+
+@check('F38', 'types, shapes, devices, losses, optimizers that do not fit')
+def wrong_shapes(folder):
+    column = nn.Linear(6, 1)
+    bad_fit(None, 'target size (torch.Size([44]))', model=column, loss_fn=F.mse_loss,
+            train=[(X, Y.float())])
+    bad_fit(RuntimeError, 'targets: (44,) torch.float32 on cpu', train=[(X, Y.float())])
+    bad_fit(TypeError, 'a batch must be a tuple, list or dict, got Tensor', train=[X])
+    bad_fit(ValueError, 'the batch has no target', train=[(X,)])
+    bad_fit(ValueError, 'the loss has shape (44,), expected a scalar',
+            loss_fn=lambda p, y: F.cross_entropy(p, y, reduction='none'))
+    bad_fit(ValueError, 'the loss needs no gradient', loss_fn=lambda p, y: p.detach().sum())
+    bad_fit(ValueError, 'frozen', model=nn.Linear(6, 3).requires_grad_(False))
+    bad_fit(ValueError, 'trainable parameters are in no optimizer: weight, bias',
+            optim=lambda params, lr: torch.optim.SGD([nn.Parameter(X[:1])], lr))
+    bad_fit((RuntimeError, NotImplementedError), '', train=[(X.to('meta'), Y)])
+
+
+@check('F39', 'another architecture: all keys and shapes in one message, at most ten')
+def architecture(folder):
+    from nntrain.weights import load, save
+    deep = lambda n: nn.Sequential(*(nn.Linear(6, 6) for _ in range(n)))
+    save(deep(2), folder/'two.safetensors')
+    for n, text in ((1, '1.weight has (6, 6) in the file, nothing in the model'), (9, '; and 4 ')):
+        model = deep(n)
+        before = copied(model.state_dict())
+        said = str(fails(ValueError, text, lambda: load(model, folder/'two.safetensors')))
+        assert 'two.safetensors is of another architecture' in said and said.count(' has ') <= 10
+        same(before, model.state_dict())
+    wide = nn.Sequential(nn.Linear(6, 7), nn.Linear(7, 6))
+    fails(ValueError, '0.weight has (6, 6) in the file, (7, 6) in the model',
+          lambda: load(wide, folder/'two.safetensors'))
+
+
+@check('F40', 'two of one name; an order that is no number; misspelt events, nearly and quite')
+def misspelt(folder):
+    class BadOrder(Subscriber): order = 'first'
+    class Misspelt(Subscriber):
+        def after_bacth(self, learn): pass
+    class Nearly(Subscriber):
+        def befor_batch(self, learn): pass
+    learn = learner(CountS(1), CountS(2), seed=1)
+    assert {'CountS', 'CountS#2'} <= {*learn._names.values()}
+    fails(TypeError, "BadOrder.order must be a number, got 'first'", lambda: learner(BadOrder()))
+    fails(ValueError, 'did you mean `after_batch`?', lambda: learner(Misspelt()))
+    said, _ = quiet(lambda: learner(Nearly()))
+    assert said == ['`Nearly.befor_batch` is never called; did you mean `before_batch`?'], said
+
+
 # --- G: numbers -----------------------------------------------------------------------------------
 
 @check('G41', 'a loss that is nan: stopped before the step, every checkpoint and weight finite')
@@ -610,6 +985,22 @@ def not_a_number(folder):
                 assert all(finite(read_checkpoint(p)['objects']) for p in checkpoints(path))
                 if kwargs['on_device'] is False: same(whole, trained(path, seed=4)['objects'])
     return f'{n} runs'
+
+
+@check('G42', 'fp16: skipped steps are counted, 20 in a row are an error; inf in a row is shown')
+def overflow(folder):
+    inf = [(X*math.inf, Y)]
+    fp16 = MixedPrecisionS('fp16')
+    learn = Learner(nn.Linear(6, 3), SimpleNamespace(train=inf*3, valid=None), F.cross_entropy,
+                    subs=[fp16, RecorderS()])
+    learn.fit(1)
+    assert fp16.n_skipped == 3 and recorded(learn)[-1]['skipped'] == 3
+    learn.dls.train = inf*25
+    fails(FloatingPointError, '20 steps in a row overflowed', lambda: learn.fit(1))
+    learn = learner(ProgressS(), seed=1)
+    learn.on('after_epoch', lambda learn: learn.row.update(a=math.inf, b=-math.inf, c=math.nan))
+    with redirect_stdout(StringIO()) as said: learn.fit(1)
+    assert "'a': 'inf'" in said.getvalue() or 'inf' in said.getvalue(), said.getvalue()
 
 
 # --- H: safety ------------------------------------------------------------------------------------
@@ -640,6 +1031,37 @@ def malicious(folder):
     (bad/'link').symlink_to('/etc/hostname')
     fails(CheckpointError, 'is a link', lambda: read_checkpoint(bad))
     assert not ran.exists() and all(str(folder) in name for name in opened)
+    def reading(): return 1 if quiet(lambda: peak(lambda: fails(
+        CheckpointError, '', lambda: read_checkpoint(bad))))[1] > 64 else os._exit(17)
+    huge = [('tensors.safetensors', (10**12).to_bytes(8, 'little') + b'{}'),
+            ('tensors.safetensors', header(10**12) + bytes(10)), ('state.json', b'['*10**5),
+            ('state.json', b'"' + b'x'*10**5), ('MANIFEST.json', b'{' + b'"a":{'*10**5)]
+    for name, data in huge:
+        shutil.rmtree(bad)
+        shutil.copytree(path, bad)
+        (bad/name).write_bytes(data)
+        if name != 'MANIFEST.json': forge(bad, name, data)
+        start = time.time()
+        assert (code := in_child(reading, folder/'log')) == 17, (
+            name, code, (folder/'log').read_text()[-800:])
+        assert time.time() - start < 5  # with the fork
+    return f'{sum(map(len, attacks.values()))+2} attacks, {len(huge)} within 64 MB of memory'
+
+
+def header(n):
+    "Of a safetensors file whose one tensor claims `n` bytes."
+    import json
+    text = json.dumps({'x': dict(dtype='U8', shape=[n], data_offsets=[0, n])}).encode()
+    return len(text).to_bytes(8, 'little') + text
+
+
+def peak(act):
+    "Megabytes that a process grows by while it does `act`, at most a second."
+    def high(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss/1024
+    before, start = high(), time.time()
+    act()
+    assert time.time() - start < 1
+    return high() - before
 
 
 def forge(folder, name, data):
