@@ -66,6 +66,7 @@ from nntrain.images import *
 from nntrain.runs import *
 from nntrain.reruns import *
 from nntrain.use import *
+from nntrain.options import *
 from nntrain.watching import *
 from nntrain.tensorboard import *
 from nntrain.wandb import *
@@ -73,5 +74,8 @@ from nntrain.mlflow import *
 from nntrain.gan import *
 from nntrain.cyclegan import *
 from nntrain.text import *
+from nntrain.recurrent import *
+from nntrain.initialisation import *
 from nntrain.optimizers import *
 from nntrain.resnet import *
+from nntrain.search import *
