@@ -143,7 +143,9 @@ class TurnLossesS(Subscriber):
         self.totals[learn.turn] = total + learn.loss.detach()*len(learn.real),n + len(learn.real)
     after_discriminator = after_generator
     def after_epoch(self, learn):
-        for turn,(total,n) in self.totals.items(): learn.row[turn] = (total/n).item()
+        if not self.totals: return
+        means = torch.stack([total/n for total,n in self.totals.values()])
+        learn.row.update(zip(self.totals, means.tolist()))
         self.totals = {}
 
 # %% ../nbs/23_gan.ipynb #05ec94f6
