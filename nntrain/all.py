@@ -75,6 +75,7 @@ from nntrain.gan import *
 from nntrain.cyclegan import *
 from nntrain.text import *
 from nntrain.recurrent import *
+from nntrain.transformer import *
 from nntrain.initialisation import *
 from nntrain.optimizers import *
 from nntrain.resnet import *
