@@ -5,10 +5,12 @@
 MNIST, batches of 1,024, one thread, medians of passes taken in turn, with the ratio to stacked
 floats picked by hand. Seconds are of the wall clock for what runs in worker processes, of the CPU
 for the rest. Of the libraries named after `--against` only fastai has a loader of its own; the
-others use PyTorch's, which is here in any case."""
+others use PyTorch's, which is here in any case. Below, the seconds that a program waits for
+`from_hf_dd` at its start, by the wall clock: decoding, decoding and keeping, reading what was kept."""
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 
@@ -42,6 +44,18 @@ def readers(split):
         yield f'FetchLoader, {n} workers', FetchLoader(split, BATCH, shuffle=True, options=options)
 
 
+def starts(dd, rounds):
+    "Median seconds of `from_hf_dd` by what it does about the disk, in turn, in a folder of its own."
+    taken = {'decoded': [], 'decoded and kept': [], 'kept before': []}
+    for turn in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            for name, cache in zip(taken, (None, folder, folder)):
+                start = time.perf_counter()
+                DataLoaders.from_hf_dd(dd, BATCH, cache=cache)
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--mnist', help='folder with the parquet files of MNIST')
@@ -71,6 +85,9 @@ def main():
     times.update(measure(workers, min(args.rounds, 2), time.perf_counter))
     print(f'{"":28}{"s/pass":>9}{"ratio":>8}')
     for name, value in times.items(): print(f'{name:28}{value:9.3f}{value/base:8.2f}')
+    print(f'\n{"from_hf_dd, at the start":28}{"s":>9}{"ratio":>8}')
+    waits = starts(dd, min(args.rounds, 3))
+    for name, value in waits.items(): print(f'{name:28}{value:9.2f}{value/waits["decoded"]:8.2f}')
 
 
 if __name__ == '__main__': sys.exit(main())
