@@ -30,6 +30,11 @@ def history_of(
     found = [getattr(sub, 'history', None) for sub in learn.subs]
     return next((history for history in found if isinstance(history, Records)), None)
 
+def _hypers(learn):
+    if learn.opt is None: return {}  # of a variant that calls its optimizers otherwise
+    hypers = HyperParams(learn.opt)
+    return {name: getattr(hypers, name) for name in hypers.names}
+
 def row_of(
     learn,       # A `Learner`, after a pass
     fit:int=0,   # Number of the fit
@@ -39,9 +44,7 @@ def row_of(
     history = history_of(learn)
     if history is not None: return dict(history.rows[-1])
     row = dict(fit=fit, **learn.row, batches=start + learn.train_iter)
-    hypers = HyperParams(learn.opt)
-    for name in hypers.names:
-        value = getattr(hypers, name)
+    for name,value in _hypers(learn).items():
         *first,last = value if isinstance(value, list) else [value]
         row |= {**{f'{name}_{i}': v for i,v in enumerate(first)}, name: last}
     return {name: v.tolist() if hasattr(v, 'tolist') else v for name,v in row.items()}
@@ -65,17 +68,16 @@ def batch_numbers(
     found = [dict(zip(columns, values)) for values in zip(*columns.values())]
     return [*enumerate(found, row['batches'] - len(found) + 1)]
 
-# %% ../nbs/21_trackers.ipynb #e3ff3a06
+# %% ../nbs/21_trackers.ipynb #51bf9dfb
 def config_of(
     learn, # A `Learner` whose fit begins
 )->dict:   # Name -> number or text
     "What a run is made of, as far as it can be said in numbers and names."
     name = lambda part: getattr(part, '__name__', type(part).__name__)
-    hypers = HyperParams(learn.opt)
     found = dict(model=name(learn.model), loss=name(learn.loss_fn), optimizer=name(learn.opt),
         epochs=learn.n_epochs, parameters=sum(p.numel() for p in learn.model.parameters()),
         subscribers=' '.join(learn._names[id(sub)] for sub in learn.subs))
-    found |= {name: getattr(hypers, name) for name in hypers.names}
+    found |= _hypers(learn)
     return {name: v.tolist() if hasattr(v, 'tolist') else v for name,v in found.items()}
 
 # %% ../nbs/21_trackers.ipynb #f71aa30b
