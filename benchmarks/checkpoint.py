@@ -1,8 +1,10 @@
 """What a checkpoint costs: milliseconds of each part, and the share of training time it takes.
 
-    python benchmarks/checkpoint.py [folder]
+    python benchmarks/checkpoint.py [folder] [--mnist PATH] [--rounds N]
 
-Medians; the folder decides about `fsync`, so give one on the disk that you train on."""
+Medians, of the ratios too; each round has a fit of every kind, one after the other. The folder
+decides about `fsync`, so give one on the disk that you train on."""
+import argparse
 import statistics
 import sys
 import time
@@ -54,27 +56,80 @@ def parts(folder):
               + '  '.join(f'{ms:6.1f}' for ms in rows))
 
 
-def share(folder, rounds=4):
-    "Interleaved fits of 200 batches with and without a checkpoint every 100."
-    seconds, ends = {False: [], True: []}, []
-    for i in range(2*rounds):
-        learn, saves = learner(n=20_480), bool(i % 2)
-        subs = CheckpointS(folder/f'run{i}', every_steps=100) if saves else ()
-        start = time.perf_counter()
-        learn.fit(10, subs=subs)
-        seconds[saves].append(time.perf_counter()-start)
-        ends.append(learn.model[0].weight.detach())
+class TimedS(CheckpointS):
+    "Measures what the training waits for, and what a thread does meanwhile."
+    waited, n_saved, inside = 0, 0, False
+
+    def measured(self, call, *args, **kwargs):
+        if self.inside: return call(*args, **kwargs)
+        self.inside, start = True, time.perf_counter()
+        try: return call(*args, **kwargs)
+        finally: self.inside, self.waited = False, self.waited + time.perf_counter() - start
+
+    def save(self, *args, **kwargs): return self.measured(super().save, *args, **kwargs)
+    def wait(self): return self.measured(super().wait)
+    def _write(self, *args):
+        super()._write(*args)
+        self.n_saved += 1
+
+
+def mnist(path):
+    "The training images: of parquet files, or as many random numbers, which take as long."
+    if path is None: return torch.rand(60_000, 784), torch.randint(0, 10, (60_000,))
+    from datasets import load_dataset
+    files = {'train': str(next(Path(path).glob('*train*.parquet')))}
+    x, y = DataLoaders.from_hf_dd(load_dataset('parquet', data_files=files), 1024).train.tensors
+    return x.float().view(len(x), -1) / x.max(), y
+
+
+def share(folder, data, rounds, epochs=10, every=100):
+    "Interleaved fits without checkpoints, with some that it waits for, and with some it does not."
+    kinds = dict(none=None, waiting=False, background=True)
+    seconds, cpu, parts = ({kind: [] for kind in kinds} for _ in range(3))
+    ends = []
+    for i in range(rounds):
+        for kind, background in kinds.items():
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))
+            dls = DataLoaders(TensorLoader(*data, batch_size=1024, shuffle=True))
+            learn = Learner(model, dls, F.cross_entropy, torch.optim.SGD, 0.1)
+            subs = () if background is None else TimedS(folder/f'{kind}{i}', every_steps=every,
+                                                        background=background)
+            start, worked = time.perf_counter(), time.process_time()
+            learn.fit(epochs, subs=subs)
+            seconds[kind].append(time.perf_counter() - start)
+            cpu[kind].append(time.process_time() - worked)
+            ends.append(learn.model[0].weight.detach())
+            if not subs: continue
+            parts[kind].append((subs.waited/subs.n_saved, subs.writer.seconds/subs.n_saved,
+                                subs.waited/seconds[kind][-1]))
     assert all(torch.equal(ends[0], end) for end in ends)
-    without, with_ = (statistics.median(seconds[key]) for key in (False, True))
-    print(f'MLP 784-50-10, bs 1024, 200 batches: {without:.3f} s, with 2 checkpoints '
-          f'{with_:.3f} s, ratio {with_/without:.3f}; weights identical')
+    n = epochs*len(dls.train)
+    print(f'\nMLP 784-50-10, {n} batches of 1,024, a checkpoint every {every} and one at the end: '
+          f'{n//every + 1}; weights identical\n'
+          'checkpoints       s   ratio  ratio of CPU   per checkpoint, ms: training waits, thread '
+          'works   share waited')
+    for kind in kinds:
+        against = lambda times: statistics.median(
+            a/b for a, b in zip(times[kind], times['none']))
+        line = f'{kind:11} {statistics.median(seconds[kind]):7.3f} {against(seconds):7.3f}' \
+               f' {against(cpu):13.3f}'
+        if parts[kind]:
+            waits, works, share = map(statistics.median, zip(*parts[kind]))
+            line += f'{waits*1000:38.2f} {works*1000*(kind == "background"):14.2f} {share:14.2%}'
+        print(line)
 
 
 def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('folder', nargs='?', help='where to write')
+    parser.add_argument('--mnist', help='folder with *train*.parquet; without, random numbers')
+    parser.add_argument('--rounds', type=int, default=7)
+    args = parser.parse_args()
     torch.set_num_threads(1)  # steadier on a machine with other work
-    with TemporaryDirectory(dir=sys.argv[1] if sys.argv[1:] else None) as folder:
+    with TemporaryDirectory(dir=args.folder) as folder:
         parts(Path(folder))
-        share(Path(folder))
+        share(Path(folder), mnist(args.mnist), args.rounds)
 
 
 if __name__ == '__main__': main()

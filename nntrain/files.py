@@ -29,11 +29,19 @@ def _crc(manifest):
     rest = {key: value for key,value in manifest.items() if key != 'crc32'}
     return zlib.crc32(json.dumps(rest, sort_keys=True).encode())
 
+def made_with():
+    "What the last bits of a run depend on, besides itself."
+    found = dict(torch=torch.__version__, cpu=torch.backends.cpu.get_cpu_capability(),
+                 threads=torch.get_num_threads(), python=sys.version.split()[0])
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        found['gpu'] = torch.cuda.get_device_name()
+    return found
+
 def _pack(tree, tensors, info):
     "The files of a checkpoint, name -> bytes."
     files = dict(zip(FILES, (save_tensors(tensors), json.dumps(tree).encode())))
     manifest = dict(format=FORMAT, version=VERSION, info=info,
-        versions=dict(torch=torch.__version__, python=sys.version.split()[0]),
+        versions=made_with(),
         files={name: dict(size=len(data), crc32=zlib.crc32(data)) for name,data in files.items()})
     manifest['crc32'] = _crc(manifest)
     return {**files, 'MANIFEST.json': json.dumps(manifest, indent=1).encode()}

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from .files import CheckpointError, moved_aside, read_checkpoint, read_manifest
+from .files import CheckpointError, made_with, moved_aside, read_checkpoint, read_manifest
 from .state import is_stateful
 
 # %% ../nbs/17d_folders.ipynb #6edbf48a
@@ -95,9 +95,10 @@ def resume(
             'give `CheckpointS` a column as `best`'*best + ', expected folders named step-...')
         path = found
     state = state or read_checkpoint(path)
-    made = read_manifest(path)['versions'].get('torch')
-    if made != torch.__version__: warnings.warn(f'{path} was written by torch {made}, this is '
-        f'{torch.__version__}: what follows need not be the same to the last bit')
+    made,now = read_manifest(path)['versions'],made_with()
+    other = [f'{k} {made[k]}, not {now[k]}' for k in made if made[k] != now.get(k, made[k])]
+    if other: warnings.warn(f'{path} was written with {"; ".join(other)}: what follows need not be '
+                            'the same to the last bit')
     return {**state, 'path': str(path)}
 
 # %% ../nbs/17d_folders.ipynb #9f1e2832

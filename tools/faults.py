@@ -3,13 +3,14 @@
     python tools/faults.py [A B12 ...]
 
 Kills are SIGKILLs of child processes. The letters and numbers are those of the list of checks that
-the project is held to: A kill and resume, B atomic writes, C contents, D data, E stops, F bad input,
-G numbers, H files."""
+the project is held to: A kill and resume, B atomic writes, C contents, D data, E stops,
+F bad input, G numbers, H files."""
 import gc
 import math
 import multiprocessing
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -983,7 +984,8 @@ def not_a_number(folder):
                     path, learn=learn, every_steps=every_steps, on_error=on_error, keep=99))
                 assert finite(learn.state_dict()['objects'])
                 assert all(finite(read_checkpoint(p)['objects']) for p in checkpoints(path))
-                if kwargs['on_device'] is False: same(whole, trained(path, seed=4)['objects'])
+                if kwargs['on_device'] is False:
+                    same(whole, trained(path, subs=[StopOnNaNS(**kwargs)], seed=4)['objects'])
     return f'{n} runs'
 
 
@@ -1101,14 +1103,17 @@ def grep(folder):
 def main():
     torch.set_num_threads(1)
     wanted, n_run, failed = sys.argv[1:], 0, 0
-    for name, (title, function) in CHECKS.items():
+    for name in sorted(CHECKS, key=lambda name: (name[0], int(re.sub(r'\D', '', name)), name)):
+        title, function = CHECKS[name]
         if wanted and not name.startswith(tuple(wanted)): continue
         start, note, result, n_run = time.time(), '', 'passed', n_run+1
         with TemporaryDirectory() as folder, open(os.devnull, 'w') as null:
             sys.stdout, out = null, sys.stdout
             try:
                 seed_all(0)
-                note = function(Path(folder).resolve()) or ''
+                with warnings.catch_warnings():
+                    warnings.simplefilter('ignore')  # who cares has a `quiet` of its own
+                    note = function(Path(folder).resolve()) or ''
             except BaseException as error:
                 if isinstance(error, KeyboardInterrupt) and name != 'E34': raise
                 result, failed = 'FAILED', failed + 1
