@@ -6,7 +6,8 @@ MNIST, batches of 1,024, one thread, medians of passes taken in turn, with the r
 floats picked by hand. Seconds are of the wall clock for what runs in worker processes, of the CPU
 for the rest. Of the libraries named after `--against` only fastai has a loader of its own; the
 others use PyTorch's, which is here in any case. Below, the seconds that a program waits for
-`from_hf_dd` at its start, by the wall clock: decoding, decoding and keeping, reading what was kept."""
+`from_hf_dd` at its start, by the wall clock: decoding, decoding and keeping, reading what was
+kept."""
 import argparse
 import statistics
 import sys
