@@ -46,7 +46,7 @@ def readers(split):
 
 
 def starts(dd, rounds):
-    "Median seconds of `from_hf_dd` by what it does about the disk, in turn, in a folder of its own."
+    "Median seconds of `from_hf_dd` by what it does about the disk, in turn."
     taken = {'decoded': [], 'decoded and kept': [], 'kept before': []}
     for turn in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
