@@ -113,16 +113,16 @@ def load_state_dict(self:SequenceDataset,
 class Perplexity:
     "Exponential of the mean loss over all targets; those of -100 do not count."
     def __init__(self): self.reset()
-    def reset(self): self.total,self.count = torch.zeros(()),torch.zeros((), dtype=torch.int64)
+    def reset(self): self.total,self.count = 0.,0
     def update(self,
         logits:torch.Tensor,  # Class scores, shape `(n, n_classes, ...)`, as for cross-entropy
         targets:torch.Tensor, # Class indices, shape `(n, ...)`; -100 stands for none
     ):
         total = F.cross_entropy(logits.float(), targets, reduction='sum')
-        dtype = torch.float32 if total.device.type == 'mps' else torch.float64  # mps has no double
-        self.total = self.total.to(total.device, dtype) + total
-        self.count = self.count.to(total.device) + (targets != -100).sum()
-    def compute(self): return (self.total/self.count).exp()
+        total = total if total.device.type == 'mps' else total.double()  # mps has no double
+        self.total = total + self.total        # on its device, where it stays
+        self.count = (targets != -100).sum() + self.count
+    def compute(self): return (torch.as_tensor(self.total)/self.count).exp()
 
 # %% ../nbs/24_text.ipynb #dcdbc17e
 def runs_of(
