@@ -61,6 +61,7 @@ from nntrain.shards import *
 from nntrain.strategies import *
 from nntrain.agreement import *
 from nntrain.distributed import *
+from nntrain.scaling import *
 from nntrain.trackers import *
 from nntrain.images import *
 from nntrain.runs import *
