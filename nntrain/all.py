@@ -78,6 +78,5 @@ from nntrain.text import *
 from nntrain.recurrent import *
 from nntrain.transformer import *
 from nntrain.initialisation import *
-from nntrain.optimizers import *
 from nntrain.resnet import *
 from nntrain.search import *

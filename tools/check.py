@@ -28,7 +28,8 @@ EXCEPTIONS = {
 CORE = dict(pubsub=set(), state={'torch'}, learner={'torch', 'nntrain.pubsub', 'nntrain.state'})
 BASES = {'trackers'}  # what they define is there to be subclassed, also by other subscribers
 EARLY = {'learner': {'pubsub', 'state'}}  # the one notebook that uses what the next two build
-NOT_IN_ALL = {'cli', 'estimators'}  # a command; and classes that cannot be made without an extra
+# A command; classes that cannot be made without an extra; names that would hide those of torch.
+NOT_IN_ALL = {'cli', 'estimators', 'optimizers'}
 NO_PAGE = {'__init__', '__main__', '_modidx', 'all'}  # `python -m nntrain` needs __main__
 UNSAFE_MODULES = {'pickle', 'dill', 'cloudpickle', 'marshal', 'shelve'}
 UNSAFE_CALLS = {'eval', 'exec', 'os.system', 'os.popen'}
