@@ -107,8 +107,7 @@ class Predictor:
         prepare = self.preparation or (lambda part: torch.stack([*map(torch.as_tensor, part)]))
         parts = [items[i:i+batch_size] for i in range(0, len(items), batch_size)]
         scores = torch.cat([self.scores(prepare(part)) for part in parts])
-        if not self.classes: return scores
-        return as_predictions(scores.softmax(1), self.classes)
+        return as_predictions(scores.softmax(1), self.classes) if self.classes else scores
 
 # %% ../nbs/19d_export.ipynb #db64d637
 @patch
