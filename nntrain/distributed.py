@@ -136,6 +136,7 @@ class _Beginning(_Telling):
         loaders = loaders_of(learn.dls)
         learn.passes = [(name, loaders[name]) for name,_ in learn.passes]
         self.saves = any(hasattr(s, 'find_state') for s in learn.subs)
+        self._share_state(learn)
         if self.place.world > 1: self._begin(learn, loaders)
         learn.subscribe(*self._ears())
 
@@ -153,7 +154,6 @@ class _Ready(_Beginning):
         check_alone(learn)
         for loader in loaders.values():
             if hasattr(loader, 'seed'): loader.seed = told(loader.seed)
-        self._share_state(learn)
         self._wrap(learn)
         self.timed = [s for s in learn.subs if hasattr(s, 'clock') and getattr(s, 'seconds', None)]
         for sub in self.timed: sub.clock = lambda: self.now

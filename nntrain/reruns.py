@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import sys
 import warnings
 from pathlib import Path
 
@@ -18,8 +19,10 @@ import torch
 
 from . import __version__
 from .checkpoint import CheckpointS
+from .distributed import DistributedS
 from .folders import FolderLock, checkpoints, remove_checkpoint, show_checkpoints
 from .lrfind import lr_find
+from .ranks import my_place, start_ranks, told
 from .runs import FILES, RowsS, load_run, read_info, replace_file
 
 # %% ../nbs/21c_reruns.ipynb #bfedb2a0
@@ -80,6 +83,7 @@ def begin(
     new:bool,    # Whether the files and checkpoints of an earlier run are deleted
 ):
     "Write `run.json`; a run that is being written at the moment is an error."
+    if my_place().rank: return
     saved = folder/SAVED
     saved.mkdir(parents=True, exist_ok=True)
     with FolderLock(saved):
@@ -96,6 +100,11 @@ def find_begun(
     fresh:bool=False, # Whether a run that is there is to be given up
 )->dict|None:         # What it began with; None if a new one is to begin
     "The run to go on with; raise if `folder` has another one, or something else."
+    place = start_ranks()
+    if place.rank: sys.stdout = open(os.devnull, 'w')  # what is printed is that of rank 0
+    return told(_find_begun(folder, options, fresh) if place.rank == 0 else None)
+
+def _find_begun(folder, options, fresh):
     names = {n for n in os.listdir(folder) if n[0] != '.'} if folder.is_dir() else set()
     begun = read_begun(folder)
     if begun is None and names:
@@ -119,13 +128,13 @@ def fit_on(
     seconds:float=60.,  # Save after a batch if the last checkpoint is this long ago
 )->list:                # The rows of all epochs
     "Fit from the last checkpoint in `folder`, or from the start if there is none."
-    rows,saves = RowsS(),CheckpointS(folder/SAVED, every_epochs=1)
+    rows,saves,ranks = RowsS(),CheckpointS(folder/SAVED, every_epochs=1),DistributedS()
     saves.every_seconds = seconds  # whichever comes first
     found = checkpoints(folder/SAVED) if (folder/SAVED).is_dir() else []
     if found: print(f'goes on from {found[-1].name}', flush=True)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'the checkpoint is of a fit of')  # see above: no matter
-        learn.fit(epochs, subs=[rows, saves], resume=True)
+        learn.fit(epochs, subs=[ranks, rows, saves], resume=True)
     return rows.rows
 
 # %% ../nbs/21c_reruns.ipynb #fa83a957

@@ -20,6 +20,7 @@ from pathlib import Path
 from . import __version__
 from .images import build_model
 from .pubsub import SAVE, Subscriber
+from .ranks import my_place
 
 # %% ../nbs/21b_runs.ipynb #0660c854
 def replace_file(
@@ -61,7 +62,7 @@ def check_folder(
 # %% ../nbs/21b_runs.ipynb #0b91b7d6
 class RowsS(Subscriber):
     "Keep the rows of a fit, with those of before where it goes on."
-    order,_state = SAVE,('rows',)
+    order,_state,every_rank = SAVE,('rows',),True
     def before_fit(self, learn): self.rows = []
     def after_epoch(self, learn): self.rows.append(dict(learn.row))
 
@@ -110,7 +111,8 @@ def write_run(
     rows:list,   # The history
     curve,       # The `LRCurve` of `lr_find`
 ):
-    "Write the files of a run, each in one step."
+    "Write the files of a run, each in one step; of several ranks the first does."
+    if my_place().rank: return
     from safetensors.torch import save
     weights = save({k: v.detach().cpu().contiguous() for k,v in model.state_dict().items()})
     info = dict(format=1, **info, checksum=_checksum(weights))

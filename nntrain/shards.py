@@ -6,6 +6,7 @@
 __all__ = ['deal', 'Shard', 'samples_done', 'rebuilt', 'ShardBatches', 'shard', 'sharded']
 
 # %% ../nbs/19s_shards.ipynb #461dbee2
+import warnings
 from copy import copy
 
 import torch
