@@ -62,6 +62,7 @@ from nntrain.strategies import *
 from nntrain.agreement import *
 from nntrain.distributed import *
 from nntrain.scaling import *
+from nntrain.accelerator import *
 from nntrain.trackers import *
 from nntrain.images import *
 from nntrain.runs import *
@@ -80,3 +81,4 @@ from nntrain.transformer import *
 from nntrain.initialisation import *
 from nntrain.resnet import *
 from nntrain.search import *
+from nntrain.mnist import *
