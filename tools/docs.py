@@ -61,8 +61,11 @@ def linked(text, names, up=''):
         name = found[1].removeprefix('@')
         known = names.get(name.split('(')[0].split('.')[0])
         return f'[`{found[1]}`]({up}api/{known}.md#{anchor(name)})' if known else found[0]
+    def page_link(found):
+        page,place = found.groups()
+        return f"]({page and page.replace('.ipynb', '.md') or ''}{(place or '').lower()})"
     def prose(part):
-        part = re.sub(r'\]\((?:nbs/)?(\w+)\.ipynb(#[^)]*)?\)', r'](\1.md)', part)
+        part = re.sub(r'\]\((\w+\.ipynb)?(#[^)]*)?\)', page_link, part)
         return '\n'.join(line if line.startswith('#') else NAME.sub(link, line)
                          for line in part.split('\n'))
     return ''.join(part if part.startswith('```') else prose(part) for part in FENCE.split(text))
@@ -163,6 +166,7 @@ def build():
     "Write the pages and have mkdocs make the site of them."
     shutil.rmtree(DOCS, ignore_errors=True)
     (PAGES/'api').mkdir(parents=True)
+    shutil.copytree(ROOT/'nbs/images', PAGES/'images')
     names = public_names()
     pages = {module_of(path): path.stem for path in NBS}
     api = [module for module in modules() if module in pages]

@@ -42,6 +42,8 @@ def readme(config):
         sys.exit('index.ipynb has image outputs; link a file under nbs/images instead')
     # nbdev links names to the doc host where the package is installed, and not where it isn't
     text = re.sub(rf'\[(`[^`]+`)\]\({re.escape(config.doc_host)}[^)]*\)', r'\1', text)
+    # the pages and pictures lie beside the index, not beside the README
+    text = re.sub(r'\]\((?=[\w/]+\.(?:ipynb|svg|png)\b)', '](nbs/', text)
     return re.sub(r'\n{3,}', '\n\n', text).strip() + '\n'
 
 

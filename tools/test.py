@@ -3,8 +3,9 @@
     python tools/test.py
 
 clean: nbdev_clean changes no notebook. export: nbdev_export changes no module, all are in git.
-readme: README.md is what index.ipynb says. check: import rules and style (tools/check.py).
-wheel: it installs and trains in an environment without nbdev (tools/wheel.py). Then each notebook.
+readme: README.md is what index.ipynb says. book: each page has its
+row there and knows its neighbours. check: import rules and style (tools/check.py). wheel: it
+installs and trains in an environment without nbdev (tools/wheel.py). Then each notebook.
 """
 import subprocess
 import sys
@@ -44,13 +45,14 @@ def export():
 
 
 def readme(): return run([sys.executable, 'tools/readme.py', '--check'], timeout=120)
+def book(): return run([sys.executable, 'tools/book.py', '--check'], timeout=60)
 def check(): return run([sys.executable, 'tools/check.py'], timeout=120)
 def wheel(): return run([sys.executable, 'tools/wheel.py'], timeout=900)
 
 
 def main():
     results = []
-    for test in (clean, export, readme, check, wheel):
+    for test in (clean, export, readme, book, check, wheel):
         start = time.time()
         results.append(report(test.__name__, *test(), time.time()-start))
     return total(results + test_notebooks())
