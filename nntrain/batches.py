@@ -166,7 +166,7 @@ def load_state_dict(self:OrderedLoader,
             f'{type(self).__name__}: taken with {name}={state[name]}, this loader has '
             f'{name}={mine[name]}: its batches are others; make the loader as it was made then')
     if not 0 <= state['position'] <= len(self): raise ValueError(
-        f"{type(self).__name__}: the state is at position {state['position']}, expected 0 to {len(self)}")
+        f"{type(self).__name__}: state at position {state['position']}, expected 0 to {len(self)}")
     self.seed,self.epoch,self.position = state['seed'],state['epoch'],state['position']
     self._loaded = True
 
