@@ -17,7 +17,7 @@ from .agreement import Resuming, on_every_rank, sum_column
 from .batches import mixed_seed
 from .pubsub import DECIDE, GROUP, MEASURE, PREPARE, SHOW, Subscriber
 from .ranks import launch  # noqa: it is looked for here
-from .ranks import end_ranks, gathered, my_place, start_ranks, summed, told
+from .ranks import gathered, my_place, start_ranks, summed, told
 from .shards import sharded
 from .state import get_generators, loaders_of, set_generators
 from .strategies import STRATEGIES, check_alike
@@ -205,9 +205,8 @@ class _Ending(_Passing):
         for sub,(mine,its) in self.changed.items(): self.weights,sub.weights = mine,its
         for sub in self.timed: vars(sub).pop('clock', None)
         learn.unsubscribe(*(ear for ear in self.ears if ear in learn.subs))
-        if learn.error is not None: end_ranks()
-        elif self.place.world > 1 and self.strategy: check_alike(learn.model, 'when the fit ends')
-        self.strategy = None
+        ended,self.strategy = self.strategy if learn.error is None else None,None
+        if ended: check_alike(learn.model, 'when the fit ends')
 
 # %% ../nbs/20_distributed.ipynb #72f7ded9
 class DistributedS(_Ending):

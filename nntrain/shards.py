@@ -27,7 +27,7 @@ def deal(
     n_rounds = len(batches)//world if drop_last else -(-len(batches)//world)
     mine = list(batches[rank:n_rounds*world:world])
     padded = len(mine) < n_rounds
-    return mine + [batches[(n_rounds-1)*world]]*padded,padded
+    return mine + [batches[0]]*padded,padded
 
 # %% ../nbs/19s_shards.ipynb #51c51657
 class Shard(OrderedLoader):
@@ -161,7 +161,7 @@ def _every(self:ShardBatches):
     "Every `world`-th batch of an iterable that all ranks read."
     mine,i = None,-1
     for i,batch in enumerate(self.loader):
-        if i % self.world == 0: first = batch
+        if i == 0: first = batch
         if i % self.world == self.rank: mine = batch
         if i % self.world == self.world-1: yield mine
     self.padded = i >= 0 and i % self.world < self.rank
