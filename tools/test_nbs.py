@@ -1,37 +1,43 @@
-"""Run the notebooks as tests, each by `nbdev_test` in a process of its own; 'N passed, N failed'.
+"""Run the notebooks as tests, each as `nbdev_test` does, in a process of its own.
 
     python tools/test_nbs.py [--flags 'slow'] [nbs/x.ipynb ...]
 
 One process each: nbdev_test by itself runs several notebooks in one, where seeds, plot settings and
-patched classes leak from one to the next; and it knows no time limit."""
+patched classes leak from one to the next; and it knows no time limit. The processes are forks of
+this one, which has imported what they all need; the longest start first. Ends with
+'N passed, N failed'."""
 import argparse
+import json
+import multiprocessing
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import wait
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = max(1, min(os.cpu_count() or 1, 4))
+SECONDS = ROOT/'tools/seconds.json'  # of the last time, by page
+SETTINGS = dict(MPLBACKEND='agg', HF_HUB_OFFLINE='1', HF_HUB_DISABLE_TELEMETRY='1',
+                PYTHONPATH=str(ROOT))
 
 
-def environment():
+def prepare():
     "Offline, no windows, and a share of the cores: two notebooks with all of them would only wait."
-    bin_path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', '')])
-    env = dict(os.environ, PATH=bin_path, PYTHONPATH=str(ROOT), MPLBACKEND='agg',
-               HF_HUB_OFFLINE='1', HF_HUB_DISABLE_TELEMETRY='1')
-    env.pop('PYTHONWARNINGS', None)
-    env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//WORKERS)))
-    return env
+    os.environ.pop('PYTHONWARNINGS', None)
+    os.environ |= dict(SETTINGS, PATH=os.pathsep.join(
+        [str(Path(sys.executable).parent), os.environ.get('PATH', '')]))
+    os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//WORKERS)))
+    sys.path.insert(0, str(ROOT))
 
 
 def run(command, timeout):
     "Run `command` in the project's folder: whether it ended well, and what it printed."
     with tempfile.TemporaryFile() as file:  # not a pipe, which a stray child could hold open
         try:
-            code = subprocess.run(command, cwd=ROOT, env=environment(), timeout=timeout,
+            code = subprocess.run(command, cwd=ROOT, timeout=timeout,
                                   stdout=file, stderr=subprocess.STDOUT).returncode
             note = ''
         except subprocess.TimeoutExpired: code, note = 1, f'\nstopped after {timeout} seconds'
@@ -46,19 +52,55 @@ def report(name, ok, output, seconds):
     return ok
 
 
-def test_nb(path, flags, timeout):
-    "Run one notebook, report it."
-    start = time.time()
-    command = ['nbdev_test', '--path', str(path), '--n_workers', '0', '--flags', flags]
-    ok, output = run(command, timeout)
-    return report(path.name, ok, output, time.time()-start)
+def into(file, function, *args):
+    "Call `function`, its output going into `file`; the process ends with 1 if it returns False."
+    for stream in (1, 2): os.dup2(file.fileno(), stream)
+    sys.stdout = sys.stderr = open(1, 'w', closefd=False)
+    ok = function(*args)
+    sys.stdout.flush()
+    sys.exit(not ok)
 
 
-def test_notebooks(files=(), flags='', timeout=600):
-    "Run the notebooks, a few at a time; a list with a bool for each."
-    files = files or sorted(ROOT.glob('nbs/[!_.]*.ipynb'))
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(lambda path: test_nb(path, flags, timeout), files))
+def run_all(jobs, timeout):
+    "Run jobs (name, function, *args), a few at a time, each in a fork; a list with a bool for each."
+    context = multiprocessing.get_context('fork')
+    jobs, running, results = list(jobs), {}, []
+    while jobs or running:
+        while jobs and len(running) < WORKERS:
+            name, *call = jobs.pop(0)
+            file = tempfile.TemporaryFile()
+            process = context.Process(target=into, args=(file, *call))
+            process.start()
+            running[process.sentinel] = name, process, file, time.time()
+        wait(list(running), timeout=1)
+        for key, (name, process, file, start) in list(running.items()):
+            seconds = time.time()-start
+            if process.is_alive() and seconds < timeout: continue
+            if process.is_alive(): process.kill()
+            process.join()
+            file.seek(0)
+            note = f'\nended with {process.exitcode} after {seconds:.0f} seconds'
+            output = file.read().decode(errors='replace') + note
+            results.append(report(name, process.exitcode == 0, output, seconds))
+            del running[key]
+    return results
+
+
+def test_notebook(path, flags):
+    "Run one notebook as nbdev_test does."
+    from nbdev.config import get_config
+    from nbdev.test import test_nb
+    config = get_config()
+    return test_nb(path, skip_flags=config.tst_flags.split(), force_flags=flags.split(),
+                   basepath=config.config_path)[0]
+
+
+def notebooks(files=(), flags=''):
+    "The jobs, the longest first; and the imports that they share."
+    import datasets, matplotlib.pyplot, nbdev.test, torch  # noqa: F401, E401
+    seconds = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
+    files = sorted(files or ROOT.glob('nbs/[!_.]*.ipynb'), key=lambda p: -seconds.get(p.stem, 5))
+    return [(path.name, test_notebook, path, flags) for path in files]
 
 
 def total(results):
@@ -74,8 +116,9 @@ def main():
     parser.add_argument('--flags', default='', help='tst_flags to run all the same')
     parser.add_argument('--timeout', type=int, default=600, help='seconds a notebook may take')
     args = parser.parse_args()
+    prepare()
     files = [path.resolve() for path in args.files]
-    return total(test_notebooks(files, args.flags, args.timeout))
+    return total(run_all(notebooks(files, args.flags), args.timeout))
 
 
 if __name__ == '__main__': sys.exit(main())
