@@ -53,7 +53,7 @@ def report(name, ok, output, seconds):
 
 
 def into(file, function, *args):
-    "Call `function`, its output going into `file`; the process ends with 1 if it returns False."
+    "Call `function`, its output going into `file`; end the process with 1 if it returns False."
     for stream in (1, 2): os.dup2(file.fileno(), stream)
     sys.stdout = sys.stderr = open(1, 'w', closefd=False)
     ok = function(*args)
@@ -62,7 +62,7 @@ def into(file, function, *args):
 
 
 def run_all(jobs, timeout):
-    "Run jobs (name, function, *args), a few at a time, each in a fork; a list with a bool for each."
+    "Run jobs (name, function, *args), a few at a time, each in a fork; a bool for each."
     context = multiprocessing.get_context('fork')
     jobs, running, results = list(jobs), {}, []
     while jobs or running:
