@@ -2,9 +2,10 @@
 
     python tools/ranks.py [number of kills, 10 by default]
 
-Each run trains 2 ranks for 3 epochs of 13 rounds on 101 samples, with dropout, shuffling, a schedule, EMA and
-a checkpoint every 4 batches. One rank is killed by SIGKILL at a random round, at a random event;
-torchrun starts both again. Weights, rows and steps must be those of the run that nobody killed, to the last bit."""
+Each run trains 2 ranks for 3 epochs of 13 rounds on 101 samples, with dropout, shuffling, a
+schedule, EMA and a checkpoint every 4 batches. One rank is killed by SIGKILL at a random round, at
+a random event; torchrun starts both again. Weights, rows and steps must be those of the run that
+nobody killed, to the last bit."""
 import os
 import random
 import signal
@@ -106,5 +107,7 @@ def main(n):
 
 
 if __name__ == '__main__':
-    if sys.argv[1:2] == ['--work']: train(sys.argv[2], int(sys.argv[3]), sys.argv[4], int(sys.argv[5]))
+    if sys.argv[1:2] == ['--work']:
+        folder, rank, event, at = sys.argv[2:6]
+        train(folder, int(rank), event, int(at))
     else: sys.exit(main(int((sys.argv[1:] or [10])[0])))

@@ -10,6 +10,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ def prepare():
         [str(Path(sys.executable).parent), os.environ.get('PATH', '')]))
     os.environ.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1)//WORKERS)))
     sys.path.insert(0, str(ROOT))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` would ignore it
 
 
 def run(command, timeout):
