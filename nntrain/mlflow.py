@@ -54,7 +54,7 @@ class _Rows(TrackerS):
     client,there = None,()
     def open(self, learn):
         check_store(self.uri)
-        self.client,self.there = self.library.MlflowClient(self.uri),()
+        self.client,self.there = self.package.MlflowClient(self.uri),()
         if self.run is None: self.run = new_run(self.client, self.experiment, self.name)
         else: self.client.update_run(self.run, status='RUNNING')
         known = self.client.get_run(self.run).data.params  # which cannot be changed
@@ -68,7 +68,7 @@ class _Rows(TrackerS):
     def write(self, row, batches):
         found,step,now = numbers(row),row['batches'],int(time.time()*1000)
         if any((name, step) in self.there for name in found): return
-        point = self.library.entities.Metric
+        point = self.package.entities.Metric
         metrics = [point(name, value, now, step) for name,value in found.items()]
         self.client.log_batch(self.run, metrics=metrics)
 
@@ -80,7 +80,7 @@ class MLflowS(_Rows):
         experiment:str='nntrain',      # Name of the experiment; made if it is missing
         name=None,                     # Name of the run; None: the service makes one up
     ):
-        self.library,self.uri = need('mlflow', 'MLflowS', 'mlflow'),uri
+        self.package,self.uri = need('mlflow', 'MLflowS', 'mlflow'),uri
         need('sqlalchemy', 'MLflowS', 'mlflow')
         self.experiment,self.name = experiment,name
 

@@ -36,7 +36,7 @@ class _Events(Watching, TrackerS):
         done = [row for row in self.rows[:n] if row['batches'] <= self.whole]
         purge_step = done[-1]['batches']+1 if done else 0
         in_turn(self.folder)
-        self.writer = self.library.SummaryWriter(str(self.folder), purge_step=purge_step)
+        self.writer = self.package.SummaryWriter(str(self.folder), purge_step=purge_step)
         if self.graph is not None and not done: add_graph(self.writer, self.model, self.graph)
         return len(done)
 
@@ -104,7 +104,7 @@ class TensorBoardS(_Events):
         images:int=0,     # So many images of the validation, with what the model says; 0: none
         graph=None,       # A batch of input to trace the model with; None: no graph
     ):
-        self.library = need('torch.utils.tensorboard', 'TensorBoardS', 'tensorboard')
+        self.package = need('torch.utils.tensorboard', 'TensorBoardS', 'tensorboard')
         self.folder,self.graph = Path(folder),graph
         self.watch(histograms, images)
 

@@ -71,7 +71,7 @@ class _Calls(Watching, TrackerS):
     def open(self, learn):
         check_writable(type(self).__name__, self.folder/'.probe')
         (self.folder/'.probe').unlink()
-        self.model,wandb = learn.model,self.library
+        self.model,wandb = learn.model,self.package
         settings = wandb.Settings(console='off', **self.settings)  # stdout is not ours to capture
         self.client = wandb.init(project=self.project, name=self.name, dir=str(self.folder),
             mode=self.mode, id=self.run, config=config_of(learn), resume='allow', settings=settings,
@@ -79,7 +79,7 @@ class _Calls(Watching, TrackerS):
         self.run = self.client.id
         self.client.define_metric('batches')
         self.client.define_metric('*', step_metric='batches')
-        if self.dataset: add_dataset(self.client, self.library, self.dataset)
+        if self.dataset: add_dataset(self.client, self.package, self.dataset)
 
     def keep(self, n):
         if self.client.offline: replace_folders(self.folder/'wandb', self.client)
@@ -100,12 +100,12 @@ class _Ends(_Calls):
         self.attempt(self.pictures, learn)
     def pictures(self, learn):
         found,samples = self.watched(learn)
-        found = {k: self.library.Histogram(np_histogram=v) for k,v in found.items()}
-        if samples: found['valid/predictions'] = predictions_table(self.library, *samples)
+        found = {k: self.package.Histogram(np_histogram=v) for k,v in found.items()}
+        if samples: found['valid/predictions'] = predictions_table(self.package, *samples)
         if found and self.calls > self.there: self.client.log(found, step=self.calls-1)
 
     def close(self, error):
-        if self.files_model and error is None: add_model(self.client, self.library, self.model)
+        if self.files_model and error is None: add_model(self.client, self.package, self.model)
         self.client.finish(exit_code=int(error is not None))
         self.client = self.model = None
 
@@ -123,7 +123,7 @@ class WandbS(_Ends):
         dataset:str='',      # Address of the data, to be filed as a reference
         **settings           # Of `wandb.Settings`
     ):
-        self.library = need('wandb', 'WandbS', 'wandb')
+        self.package = need('wandb', 'WandbS', 'wandb')
         self.project,self.name,self.folder,self.mode = project,name,Path(folder),mode
         self.files_model,self.dataset,self.settings = model,dataset,settings
         self.watch(histograms, predictions)
