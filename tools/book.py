@@ -12,7 +12,7 @@ import re
 import sys
 from pathlib import Path
 
-from pages import Page, n_lines, own_imports, text_of
+from pages import FOLD, Page, n_lines, own_imports, text_of
 
 ROOT = Path(__file__).resolve().parent.parent
 NBS = sorted(ROOT.glob('nbs/[!_.]*.ipynb'))
@@ -52,9 +52,10 @@ def parts():
 
 def minutes(page):
     "Minutes to read: 200 words or 25 lines of code in each."
-    words = sum(len(cell.source.split()) for cell in page.cells
+    words = sum(len(cell.source.split()) for cell in page.lesson
                 if cell.kind == 'markdown' and cell.id not in (TOP, END))
-    return max(1, round(words/200 + sum(n_lines(cell.source) for cell in page.code)/25))
+    return max(1, round(words/200 + sum(n_lines(cell.source) for cell in page.lesson
+                                         if cell.kind == 'code')/25))
 
 
 def link(stem): return f'[{title_of(stem)}]({stem}.ipynb)'
@@ -83,7 +84,8 @@ def with_way(nb, lines):
     first = next(i for i, cell in enumerate(kept)
                  if cell['cell_type'] == 'markdown' and re.match('# ', text_of(cell['source'])))
     hidden = '#| hide' in text_of(kept[-1]['source'])  # the cell that exports
-    last = len(kept) - hidden
+    folded = [i for i, cell in enumerate(kept) if cell['metadata'].get(FOLD)]
+    last = min([len(kept) - hidden, *folded])  # a folded heading hides what stands below it
     nb['cells'] = [*kept[:first+1], new[TOP], *kept[first+1:last], new[END], *kept[last:]]
     return nb
 

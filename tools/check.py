@@ -170,9 +170,28 @@ def check_outputs(page):
         yield page, None, 'has no outputs: run tools/run_nbs.py'
 
 
+def check_solutions(page):
+    "Every exercise has a folded solution, with code that asserts it."
+    text = '\n'.join(cell.source for cell in page.lesson if cell.kind == 'markdown')
+    exercises = re.findall(r'^\d+\. ', text.partition('## Try it')[2], re.M)
+    if '## Try it' in text and not exercises: yield page, None, 'its exercises have no numbers'
+    for n in range(1, len(exercises)+1):
+        starts = [i for i, cell in enumerate(page.solutions)
+                  if cell.folded and cell.source.startswith(f'### Solution {n}')]
+        if len(starts) != 1:
+            yield page, None, f'{len(starts)} solutions of exercise {n}, expected 1'
+            continue
+        rest = page.solutions[starts[0]+1:]
+        end = next((i for i, cell in enumerate(rest) if cell.folded), len(rest))
+        code = '\n'.join(cell.source for cell in rest[:end] if cell.kind == 'code')
+        if not re.search(r'^\s*(assert|test_\w+\(|with expect_fail\()', code, re.M):
+            yield page, None, f'solution {n} asserts nothing'
+
+
 def check_page(page):
     try:
-        for check in (check_sizes, check_shown, check_docments, check_habits, check_outputs):
+        for check in (check_sizes, check_shown, check_docments, check_habits, check_outputs,
+                      check_solutions):
             yield from check(page)
     except SyntaxError as error: yield page, None, f'cannot be parsed: {error}'
 

@@ -22,6 +22,7 @@ from links import broken_links
 from nbconvert import MarkdownExporter
 from nbdev.config import get_config
 from nbdev.showdoc import BasicMarkdownRenderer, show_doc
+from pages import FOLD
 
 DOCS = ROOT/'_docs'
 PAGES, SITE = DOCS/'pages', DOCS/'site'
@@ -55,6 +56,20 @@ def readable(nb):
     return nb
 
 
+def folded(nb):
+    "The notebook with what stands below each folded heading in a block that opens at a click."
+    new, end = nbformat.v4.new_markdown_cell, ''
+    cells = []
+    for cell in nb.cells:
+        if cell.metadata.get(FOLD):
+            title = cell.source.lstrip('# ')
+            cell = new(f'{end}<details markdown="1"><summary>{title}</summary>\n')
+            end = '</details>\n\n'
+        cells.append(cell)
+    nb.cells = [*cells, new(end)]
+    return nb
+
+
 def linked(text, names, up=''):
     "Markdown with its links made relative, and each name of the library a link to its API."
     def link(found):
@@ -76,7 +91,7 @@ def anchor(name): return name.split('(')[0].split('.')[0].lower()
 
 def write_page(path, names):
     "The page of the notebook at `path`, its pictures beside it."
-    nb = readable(nbformat.read(path, as_version=4))
+    nb = folded(readable(nbformat.read(path, as_version=4)))
     for cell in nb.cells:
         if cell.cell_type == 'markdown': cell.source = linked(cell.source, names)
     text, resources = MarkdownExporter().from_notebook_node(

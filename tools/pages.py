@@ -5,6 +5,7 @@ import re
 from functools import cached_property
 
 DEF = ast.FunctionDef, ast.AsyncFunctionDef
+FOLD = 'jp-MarkdownHeadingCollapsed'  # on a heading that JupyterLab shows folded
 
 
 def text_of(value): return ''.join(value) if isinstance(value, list) else value
@@ -37,6 +38,7 @@ class Cell:
     def __init__(self, data):
         self.id, self.kind = data.get('id'), data['cell_type']
         self.outputs = data.get('outputs', [])
+        self.folded = bool(data['metadata'].get(FOLD))
         self.source = text_of(data['source'])
         flags = re.findall(r'^#\|\s*([\w-]+)', self.source, re.M)
         self.flags = set(flags if self.kind == 'code' else ())
@@ -67,6 +69,8 @@ class Page:
         self.stem = path.stem
         self.number = re.match(r'\d+[a-z]?|', self.stem)[0] or '~'  # index comes after all others
         self.cells = [Cell(data) for data in json.loads(path.read_text(encoding='utf-8'))['cells']]
+        first = next((i for i, cell in enumerate(self.cells) if cell.folded), len(self.cells))
+        self.lesson, self.solutions = self.cells[:first], self.cells[first:]
         self.code = [cell for cell in self.cells if cell.kind == 'code']
         self.exported = [cell for cell in self.code if cell.exported]
         source = '\n'.join(cell.source for cell in self.code)
@@ -83,7 +87,7 @@ class Page:
 
     @cached_property
     def words_per_line(self):
-        "Words of prose per line of code, and the lines of code."
-        lines = sum(n_lines(cell.source) for cell in self.code)
-        prose = [cell.source for cell in self.cells if cell.kind == 'markdown']
+        "Words of prose per line of code in the lesson, and its lines of code."
+        lines = sum(n_lines(cell.source) for cell in self.lesson if cell.kind == 'code')
+        prose = [cell.source for cell in self.lesson if cell.kind == 'markdown']
         return sum(len(re.findall(r'\w+', text)) for text in prose)/max(lines, 1), lines
