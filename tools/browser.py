@@ -3,8 +3,9 @@
     python tools/browser.py [--all] [NN_page ...]
 
 Each page is run from top to bottom in JupyterLab, shown light and dark; those of _docs/site are
-opened from the disk in both, and the search is asked. An error in a cell, a script that fails or
-a request to another host is reported. Pictures to look at: runs/browser. Needs Chromium."""
+opened from the disk in both, and the search is asked. Reported are an error in a cell, a script
+that fails, a request to another host, and what can hardly be read: see legible.js. Pictures to
+look at: runs/browser. Needs Chromium."""
 import argparse
 import json
 import os
@@ -33,6 +34,7 @@ RUN = """async () => {
     return cells.flatMap(cell => (cell.outputs || []).filter(o => o.output_type == 'error')
         .map(o => [`${cell.id}: ${o.ename}: ${o.evalue}`, ...o.traceback.slice(-3)].join('\\n')))
 }"""
+LEGIBLE = (ROOT/'tools/legible.js').read_text(encoding='utf-8')
 THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
 
 
@@ -40,10 +42,14 @@ def copy_project(folder):
     "What a reader has: the pages, the library, the settings that exporting needs."
     for name in ('nbs', 'nntrain'): shutil.copytree(ROOT/name, Path(folder)/name)
     shutil.copy(ROOT/'settings.ini', folder)
-    quiet = Path(folder)/'.jupyter/labconfig/page_config.json'  # else it asks about news
-    quiet.parent.mkdir(parents=True)
-    quiet.write_text(json.dumps(
-        {'disabledExtensions': {'@jupyterlab/apputils-extension:announcements': True}}))
+    settings = {
+        'page_config': {'disabledExtensions': {  # else it asks about news
+            '@jupyterlab/apputils-extension:announcements': True}},
+        'default_setting_overrides': {'@jupyterlab/notebook-extension:tracker': {
+            'windowingMode': 'none'}}}  # else cells out of sight are not in the page
+    (Path(folder)/'.jupyter/labconfig').mkdir(parents=True)
+    for name, value in settings.items():
+        (Path(folder)/f'.jupyter/labconfig/{name}.json').write_text(json.dumps(value))
 
 
 @contextmanager
@@ -87,6 +93,12 @@ def picture(tab, name):
     tab.screenshot(path=PICTURES/f'{name}.png')
 
 
+def illegible(tab, selector, name):
+    "What can hardly be read below the first element that matches."
+    found = tab.query_selector(selector).evaluate(LEGIBLE)
+    return [f'{name}: {text!r}: {why}' for text, why in found]
+
+
 def run_page(context, url, page):
     "Run one notebook in JupyterLab, with pictures of its top and end; what went wrong."
     problems = []
@@ -102,6 +114,7 @@ def run_page(context, url, page):
             tab.evaluate("share => { const n = window.jupyterapp.shell.currentWidget.content;"
                          "n.scrollToItem(Math.round(share*(n.widgets.length-1)), 'start') }", share)
             picture(tab, f'lab_{page}_{name}_{place}')
+        problems += illegible(tab, '.jp-Notebook', f'{page}, {name}')
     tab.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
     tab.close()
     return problems
@@ -114,6 +127,8 @@ def read_page(browser, page, scheme):
     tab = watched(context, problems)
     tab.goto((SITE/f'{page}.html').as_uri())
     picture(tab, f'html_{page}_{scheme}')
+    tab.evaluate("document.querySelectorAll('details').forEach(part => part.open = true)")
+    problems += illegible(tab, 'article', f'{page}.html, {scheme}')
     tab.click('[data-md-component=search-query]')
     tab.keyboard.type('learner', delay=100)
     try: tab.wait_for_selector('.md-search-result__item', timeout=60_000)
