@@ -46,12 +46,13 @@ def _pack(tree, tensors, info):
     manifest['crc32'] = _crc(manifest)
     return {**files, 'MANIFEST.json': json.dumps(manifest, indent=1).encode()}
 
+# %% ../nbs/17b_files.ipynb #f1e4bf6b
 def _sync(folder):
-    handle = os.open(folder, os.O_RDONLY)
+    if not hasattr(os, 'O_DIRECTORY'): return  # Windows opens no folder
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try: os.fsync(handle)
     finally: os.close(handle)
 
-# %% ../nbs/17b_files.ipynb #f1e4bf6b
 def write_file(path, data, fsync):
     with open(path, 'wb') as file:
         file.write(data)
@@ -108,7 +109,8 @@ def _read_file(path, expected=None, limit=1_000_000):
     size = expected['size'] if expected else limit
     if found.st_size > size or expected and found.st_size != size: raise CheckpointError(
         f'{path} has {found.st_size} bytes, expected {size}: it is damaged, take another one')
-    handle = os.open(path, os.O_RDONLY | getattr(os, 'O_NOFOLLOW', 0))
+    binary = getattr(os, 'O_BINARY', 0)  # Windows would change the ends of lines
+    handle = os.open(path, os.O_RDONLY | getattr(os, 'O_NOFOLLOW', 0) | binary)
     with open(handle, 'rb') as file: data = file.read(size + 1)
     if expected and zlib.crc32(data) != expected['crc32']: raise CheckpointError(
         f'{path} has checksum {zlib.crc32(data)}, expected {expected["crc32"]}: it is damaged, '

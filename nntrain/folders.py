@@ -197,7 +197,7 @@ class FolderLock:
     def __enter__(self):
         with suppress(ImportError):  # Windows has no flock: there, nothing is checked
             import fcntl
-            file = open(self.folder/'.lock', 'a+')
+            file = open(self.folder/'.lock', 'a+', encoding='utf-8')
             try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)

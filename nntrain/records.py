@@ -179,7 +179,7 @@ def to_csv(self:Records,
 ):
     "Write rows or batches as a table of comma-separated values."
     if not hasattr(path, 'write'):
-        with open(path, 'w', newline='') as file: return self.to_csv(file, of)
+        with open(path, 'w', encoding='utf-8', newline='') as file: return self.to_csv(file, of)
     table = self.table(of)
     writer = csv.DictWriter(path, list(dict.fromkeys(name for row in table for name in row)))
     writer.writeheader()

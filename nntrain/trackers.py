@@ -168,7 +168,7 @@ def check_writable(
     "Make its folder; raise if the file cannot be written."
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(path, 'a'): pass
+        with open(path, 'ab'): pass
     except OSError as error: raise OSError(error.errno,
         f'{who} cannot write there, {error.strerror}; give another path', str(path)) from error
 

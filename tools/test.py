@@ -3,9 +3,10 @@
     python tools/test.py
 
 clean: nbdev_clean changes no notebook. export: nbdev_export changes no module, all are in git.
-readme: README.md is what index.ipynb says. book: each page has its
-row there and knows its neighbours. check: import rules and style (tools/check.py). Then, a few at
-a time, each notebook, and wheel: it installs and trains in an environment without nbdev.
+readme: README.md is what index.ipynb says. book: each page has its row there and knows its
+neighbours. check: import rules and style (tools/check.py). windows: training goes on from a
+checkpoint without what Unix alone has. Then, a few at a time, each notebook, and wheel: it
+installs and trains in an environment without nbdev.
 """
 import subprocess
 import sys
@@ -47,13 +48,15 @@ def export():
 def readme(): return run([sys.executable, 'tools/readme.py', '--check'], timeout=120)
 def book(): return run([sys.executable, 'tools/book.py', '--check'], timeout=60)
 def check(): return run([sys.executable, 'tools/check.py'], timeout=120)
+def windows():
+    return run([sys.executable, '-X', 'warn_default_encoding', 'tools/windows.py'], timeout=120)
 def wheel(): return subprocess.run([sys.executable, 'tools/wheel.py'], cwd=ROOT).returncode == 0
 
 
 def main():
     prepare()
     results = []
-    for test in (clean, export, readme, book, check):
+    for test in (clean, export, readme, book, check, windows):
         start = time.time()
         results.append(report(test.__name__, *test(), time.time()-start))
     return total(results + run_all([('wheel', wheel), *notebooks()], timeout=900))
