@@ -86,7 +86,7 @@ def _deterministic(learn):
     return difference == 0,f'largest difference {difference:.3g}'
 
 def _influence(learn, i):
-    "How much the others influence output `i`, relative to its own input."
+    "How much the others influence output `i`, relative to its own input; None: nothing does."
     x = learn.x.detach()
     if not x.is_floating_point():
         before = _forward(learn)[i].float()
@@ -101,7 +101,7 @@ def _influence(learn, i):
     sizes = x.grad.abs().flatten(1).amax(1)
     own = sizes[i].clone()
     sizes[i] = 0
-    return (sizes.max()/own.clamp(min=1e-30)).item() if own or sizes.any() else 0.
+    return (sizes.max()/own.clamp(min=1e-30)).item() if own or sizes.any() else None
 
 # %% ../nbs/11b_checks.ipynb #47a8054c
 def _independent(learn):
@@ -112,6 +112,8 @@ def _independent(learn):
     for i in 0,n-1:
         found.append(_influence(learn, i))
         learn.batch = batch
+    if found == [None, None]: return None,'no output depends on any input yet: nothing is known'
+    found = [value or 0. for value in found]
     return max(found) < 1e-5,f'influence of other samples {max(found):.2g} of its own'
 
 # %% ../nbs/11b_checks.ipynb #7e972fa9

@@ -14,11 +14,19 @@ from fastcore.basics import patch
 from torch.utils._pytree import tree_leaves
 
 # %% ../nbs/13a_finite.ipynb #f74f0277
+FIRST = dict(mu_product=1., mu=1.)  # what a state begins with, if not with zeros: NAdam, ASGD
+RATES = 'eta','step_size'           # or with the learning rate: ASGD, Rprop
+
 def _tensors_of(opt):
-    "Parameters with a gradient and the tensors of their state, by id."
-    params = [p for group in opt.param_groups for p in group['params'] if p.grad is not None]
-    states = [v for p in params for v in opt.state.get(p, {}).values()]
-    return {id(t): t for t in (*params, *states) if isinstance(t, torch.Tensor)}
+    "Parameters with a gradient and the tensors of their state, with what these begin with, by id."
+    found = {}
+    for group in opt.param_groups:
+        for p in [p for p in group['params'] if p.grad is not None]:
+            found[id(p)] = p,0.
+            for name,value in opt.state.get(p, {}).items():
+                first = group['lr'] if name in RATES else FIRST.get(name, 0.)
+                if isinstance(value, torch.Tensor): found[id(value)] = value,first
+    return found
 
 def _fill_momentum(opt):
     "Zeros for what fused SGD leaves uninitialised when its first step is withheld."
@@ -38,11 +46,11 @@ def withhold(
         before = getattr(opt, 'found_inf', None)
         opt.found_inf,opt.grad_scale = flag,None
         return lambda: setattr(opt, 'found_inf', before)
-    kept = {i: t.detach().clone() for i,t in _tensors_of(opt).items()}
+    kept = {i: t.detach().clone() for i,(t,_) in _tensors_of(opt).items()}
     @torch.no_grad()
     def undo():
-        for i,t in _tensors_of(opt).items():
-            old = kept[i] if i in kept else torch.zeros_like(t)
+        for i,(t,first) in _tensors_of(opt).items():
+            old = kept[i] if i in kept else torch.zeros_like(t) + first
             if t.device == flag.device: t.copy_(torch.where(flag > 0, old, t))  # not: CPU counts
     return undo
 

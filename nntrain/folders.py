@@ -201,11 +201,11 @@ class FolderLock:
             try: fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                raise RuntimeError(f'folder {self.folder} is in use by {file.read() or "?"}; give '
-                                   'this run its own folder') from None
+                with file: raise RuntimeError(f'folder {self.folder} is in use by '
+                    f'{file.read() or "?"}; give this run its own folder') from None
             file.truncate(0)
-            file.write(f'pid {os.getpid()} on host {socket.gethostname()} since {time.ctime()}')
-            file.flush()
+            print(f'pid {os.getpid()} on host {socket.gethostname()} since {time.ctime()}',
+                  end='', flush=True, file=file)
             _held.add(file)
             self.file = file
         return self

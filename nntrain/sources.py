@@ -37,11 +37,32 @@ def free_names(
     look(symtable.symtable(source, 'source', 'exec'))
     return sorted(found)
 
+# %% ../nbs/14a_sources.ipynb #9933e8c6
+def _functions(cls):
+    members = [getattr(member, 'fget', member) for member in vars(cls).values()]
+    return [member for member in members if isinstance(member, FunctionType)]
+
+def _typed(cls):
+    "The lines of a class typed into a notebook, of which Python finds only the methods."
+    for function in _functions(cls):
+        lines,line = inspect.findsource(function)[0],function.__code__.co_firstlineno
+        for node in ast.walk(ast.parse(''.join(lines))):
+            if (isinstance(node, ast.ClassDef) and node.name == cls.__name__
+                    and node.lineno <= line <= node.end_lineno):
+                first = min([node.lineno, *(d.lineno for d in node.decorator_list)])
+                return ''.join(lines[first-1:node.end_lineno])
+    raise OSError(f'the source of class {cls.__name__} cannot be found: give it a method, or '
+                  'import it from a file')
+
+# %% ../nbs/14a_sources.ipynb #f1454eac
 def source_of(
-    value, # Function, method or class
+    value, # Function, method or class; also one typed into a notebook
 )->str:    # Not indented
     "The source of a definition."
-    return textwrap.dedent(inspect.getsource(value))
+    try: return textwrap.dedent(inspect.getsource(value))
+    except OSError:
+        if not isinstance(value, type): raise
+    return textwrap.dedent(_typed(value))
 
 # %% ../nbs/14a_sources.ipynb #8197abd8
 DROPPED = '__init__','state_dict','load_state_dict','plot'
@@ -59,12 +80,16 @@ def _cut(value):
 
 def _patched(cls, source):
     "Name, source and whether it is a property, of methods that stand outside of their class."
-    for name,member in vars(cls).items():
-        function = getattr(member, 'fget', member)
-        inside = f'def {name}' in source or getattr(function, '__name__', '') != name
-        if not isinstance(function, FunctionType) or inside or name in DROPPED: continue
+    for function in _functions(cls):
+        name = function.__name__
+        if f'def {name}' in source or name in DROPPED or name not in vars(cls): continue
         text = source_of(function)
-        yield name,text[text.index('def '):],function is not member
+        yield name,text[text.index('def '):],vars(cls)[name] is not function
+
+def _namespace(value):
+    "The names that a definition can see."
+    function = next(iter(_functions(value)), None) if isinstance(value, type) else value
+    return getattr(function, '__globals__', None) or vars(sys.modules[value.__module__])
 
 # %% ../nbs/14a_sources.ipynb #9aafdf84
 class _Collected:
@@ -94,7 +119,7 @@ class _Collected:
 class _Defined(_Collected):
     def define(self, name, value):
         "Add the source of a function or class of ours."
-        source,namespace = _cut(value),vars(sys.modules[value.__module__])
+        source,namespace = _cut(value),_namespace(value)
         patched = [*_patched(value, source)] if isinstance(value, type) else []
         for text in (source, *(text for _,text,_ in patched)):
             for used in free_names(text): self.need(used, namespace)
@@ -123,16 +148,28 @@ def _named(self, value):
 
 def _printed(self, value):
     "Its `repr`, if that is a call which the module of its class understands; else None."
+    if isinstance(value, nn.Module): return None  # its `repr` is for the eye
     try: call = ast.parse(repr(value), mode='eval').body
     except SyntaxError: return None
     holds_weights = isinstance(value, torch.Tensor) or is_stateful(value) and value.state_dict()
-    names,namespace = free_names(repr(value)),vars(sys.modules[type(value).__module__])
+    names,namespace = free_names(repr(value)),_namespace(type(value))
     known = all(name in namespace or hasattr(builtins, name) for name in names)
     if not isinstance(call, ast.Call) or holds_weights or not known: return None
     for name in names: self.need(name, namespace)
     return repr(value)
 
 # %% ../nbs/14a_sources.ipynb #c7475bbf
+def _called(self, value):
+    "A module without weights, such as a loss, by the call that makes its like; else None."
+    if not isinstance(value, nn.Module) or value.state_dict(): return None
+    given = {k: getattr(value, k) for k,p in inspect.signature(type(value)).parameters.items()
+             if k in vars(value) and getattr(value, k) != p.default}
+    try: like = type(value)(**given).train(value.training)
+    except TypeError: return None
+    if repr(vars(like)) != repr(vars(value)): return None  # its settings are not all there
+    settings = ', '.join(f'{k}={self.express(v)}' for k,v in given.items())
+    return f'{self.named(type(value))}({settings})'
+
 def _made(self, value, name=None):
     "A variable for any other object; the code that makes it goes to `objects`."
     refused = isinstance(value, (nn.Module,torch.Tensor)) or not hasattr(value, '__dict__')
@@ -162,6 +199,7 @@ class Sources(_Defined):
             self.imports['from functools import partial'] = None
             named = (f'{k}={self.express(v)}' for k,v in value.keywords.items())
             return f"partial({', '.join([*map(self.express, (value.func, *value.args)), *named])})"
-        return self.collection(value) or self.printed(value) or self.made(value)
+        return (self.collection(value) or self.called(value) or self.printed(value)
+                or self.made(value))
 
-    collection,named,printed,made = _collection,_named,_printed,_made
+    collection,named,called,printed,made = _collection,_named,_called,_printed,_made

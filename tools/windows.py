@@ -4,7 +4,7 @@
 
 Takes away fcntl and its like, forks, the signals and flags of `os.open` that are Unix's, and the
 opening of folders; text files opened without a named encoding are errors. Then it imports
-`nntrain.all`, trains with what writes files, goes on from a checkpoint, and compares the weights."""
+`nntrain.all`, trains with what writes files, goes on from a checkpoint, and compares weights."""
 import os
 import shutil
 import signal
