@@ -27,6 +27,10 @@ from pages import FOLD
 DOCS = ROOT/'_docs'
 PAGES, SITE = DOCS/'pages', DOCS/'site'
 SHIM = 'https://unpkg.com/iframe-worker/shim'  # mkdocs-material names it in every offline page
+WIDE = '''.md-grid { max-width: 84rem }
+.md-typeset pre > code { font-size: .76em }  /* 100 columns fit beside the menus */
+.md-typeset details { font-size: inherit }
+'''
 NAME = re.compile(r'(?<!\[)(?<!`)`([\w@][\w.@]*(?:\(\))?)`(?!\])')  # in backticks, not a link yet
 FENCE = re.compile(r'(^```.*?^```[^\n]*$)', re.M | re.S)
 
@@ -187,7 +191,7 @@ def build():
     api = [module for module in modules() if module in pages]
     for path in NBS: write_page(path, names)
     for module in api: write_api(module, pages[module])
-    (PAGES/'wide.css').write_text('.md-grid { max-width: 84rem }\n')  # 100 columns of code
+    (PAGES/'wide.css').write_text(WIDE)
     (DOCS/'mkdocs.yml').write_text(yaml.safe_dump(settings(get_config(), api), sort_keys=False))
     command = [sys.executable, '-m', 'mkdocs', 'build', '--quiet', '-f', str(DOCS/'mkdocs.yml')]
     subprocess.run(command, check=True, env=dict(os.environ, NO_MKDOCS_2_WARNING='1'))
