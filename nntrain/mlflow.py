@@ -85,6 +85,7 @@ class MLflowS(_Rows):
         self.experiment,self.name = experiment,name
 
     def close(self, error):
+        if self.failed: return  # a server that is gone is not waited for twice
         status = 'FINISHED' if error is None else 'FAILED'
         if isinstance(error, KeyboardInterrupt): status = 'KILLED'
         self.client.set_terminated(self.run, status=status)
