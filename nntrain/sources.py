@@ -168,7 +168,7 @@ def _called(self, value):
     except TypeError: return None
     if repr(vars(like)) != repr(vars(value)): return None  # its settings are not all there
     settings = ', '.join(f'{k}={self.express(v)}' for k,v in given.items())
-    return f'{self.named(type(value))}({settings})'
+    return f'{self.named(type(value))}({settings})' + '.eval()'*(not value.training)
 
 def _made(self, value, name=None):
     "A variable for any other object; the code that makes it goes to `objects`."
