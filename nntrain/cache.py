@@ -12,7 +12,7 @@ import secrets
 import time
 import warnings
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .decode import decode_split
@@ -51,7 +51,7 @@ def _remove_abandoned(path):
     for draft in path.parent.glob(f'.{path.name}.*'):
         try:
             if time.time() - draft.stat().st_mtime > 3600: draft.unlink()
-        except FileNotFoundError: pass  # its writer has just named or removed it
+        except OSError: pass  # its writer has just named or removed it; on Windows, has it open
 
 @contextmanager
 def _draft(path):
@@ -63,7 +63,8 @@ def _draft(path):
         yield draft
         with open(draft, 'rb+') as file: os.fsync(file.fileno())
         os.replace(draft, path)
-    finally: draft.unlink(missing_ok=True)
+    finally:
+        with suppress(OSError): draft.unlink()
 
 # %% ../nbs/00d_cache.ipynb #8b54b877
 def write_decoded(

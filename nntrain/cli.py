@@ -208,4 +208,5 @@ def _command_line():
     if not sys.stderr.isatty():
         for name in ('HF_HUB', 'HF_DATASETS'):
             os.environ.setdefault(f'{name}_DISABLE_PROGRESS_BARS', '1')
+    sys.stdout.reconfigure(errors='backslashreplace')  # names that a Windows pipe cannot take
     return sys.argv[1:]

@@ -46,6 +46,13 @@ def _pack(tree, tensors, info):
     manifest['crc32'] = _crc(manifest)
     return {**files, 'MANIFEST.json': json.dumps(manifest, indent=1).encode()}
 
+# %% ../nbs/17b_files.ipynb #4d6f9600
+def moved_aside(path): return path.parent/f'.trash-{path.name}'
+
+def move_aside(path):
+    shutil.rmtree(moved_aside(path), ignore_errors=True)  # what a kill has left
+    os.rename(path, moved_aside(path))
+
 # %% ../nbs/17b_files.ipynb #f1e4bf6b
 def _sync(folder):
     if not hasattr(os, 'O_DIRECTORY'): return  # Windows opens no folder
@@ -67,14 +74,12 @@ def _publish(path, files, fsync):
         draft.mkdir()
         for name,data in files.items(): write_file(draft/name, data, fsync)
         if fsync: _sync(draft)
-        if path.exists(): os.rename(path, moved_aside(path))
+        if path.exists(): move_aside(path)
         os.rename(draft, path)
         if fsync: _sync(path.parent)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     shutil.rmtree(moved_aside(path), ignore_errors=True)
-
-def moved_aside(path): return path.parent/f'.trash-{path.name}'
 
 # %% ../nbs/17b_files.ipynb #4c3aecc6
 def write_split(path, tree, tensors, info, fsync):

@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from .files import CheckpointError, made_with, moved_aside, read_checkpoint, read_manifest
+from .files import CheckpointError, made_with, move_aside, moved_aside, read_checkpoint
+from .files import read_manifest
 from .state import is_stateful
 
 # %% ../nbs/17d_folders.ipynb #6edbf48a
@@ -34,7 +35,7 @@ def remove_checkpoint(
     path, # Folder of a checkpoint
 ):
     "Delete a checkpoint; a kill meanwhile leaves nothing that looks like one."
-    os.rename(path, moved_aside(Path(path)))
+    move_aside(Path(path))
     shutil.rmtree(moved_aside(Path(path)), ignore_errors=True)
 
 def sweep(

@@ -29,7 +29,8 @@ def read_dataset(
         path = Path(data).expanduser().absolute()
         if path.is_file(): return datasets.load_dataset(str(path.parent), data_files=path.name)
         if path.exists(): return datasets.load_dataset(str(path))
-        if Path(data).is_absolute() or data[:1] in ('.', '~') or data.count('/') > 1:
+        is_path = data[:1] in ('.', '~') or data.count('/') > 1 or '\\' in data
+        if is_path or Path(data).is_absolute():
             raise FileNotFoundError('there is no such path')
         place = 'here, and not from the Hugging Face hub either'
         return datasets.load_dataset(data)

@@ -48,8 +48,9 @@ def start_ranks(
     if place.world == 1 or dist.is_initialized(): return place
     if place.rank == 0: _warn_of_restarts()
     cuda,limit = torch.cuda.is_available(),timedelta(seconds=timeout)
+    backend = 'nccl' if cuda and dist.is_nccl_available() else 'gloo'  # Windows has no nccl
     if cuda: torch.cuda.set_device(place.local)
-    dist.init_process_group('nccl' if cuda else 'gloo', timeout=limit)
+    dist.init_process_group(backend, timeout=limit)
     _control[0] = dist.new_group(backend='gloo', timeout=limit) if cuda else None
     return place
 

@@ -101,7 +101,8 @@ def find_begun(
 )->dict|None:         # What it began with; None if a new one is to begin
     "The run to go on with; raise if `folder` has another one, or something else."
     place = start_ranks()
-    if place.rank: sys.stdout = open(os.devnull, 'w')  # what is printed is that of rank 0
+    if place.rank:  # what is printed is that of rank 0
+        sys.stdout = open(os.devnull, 'w', encoding='utf-8')
     return told(_find_begun(folder, options, fresh) if place.rank == 0 else None)
 
 def _find_begun(folder, options, fresh):

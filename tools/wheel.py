@@ -22,7 +22,7 @@ import importlib.util, sys
 missing = [name for name in ('nbdev', 'IPython', 'execnb') if importlib.util.find_spec(name)]
 assert not missing, f'the environment should be without {missing}'
 import nntrain.all
-print(nntrain.__version__, nntrain.__file__)
+print(nntrain.__version__, nntrain.__file__, sep='\n')
 """
 
 
@@ -60,7 +60,7 @@ def install(wheel):
 
 def use(folder):
     "Import everything, train for an epoch, show the run, in a folder that holds nothing."
-    version, path = run(BIN/'python', '-c', IMPORTS, cwd=folder).split()[-2:]
+    version, path = run(BIN/'python', '-c', IMPORTS, cwd=folder).splitlines()[-2:]
     config = ConfigParser(delimiters=['='])
     config.read(ROOT/'settings.ini', encoding='utf-8')
     assert version == config['DEFAULT']['version'], f'the wheel says it is version {version}'
