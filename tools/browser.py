@@ -90,7 +90,7 @@ def watched(context, problems):
 
 def picture(tab, name):
     tab.wait_for_timeout(800)
-    tab.screenshot(path=PICTURES/f'{name}.png')
+    tab.screenshot(path=PICTURES/f'{name}.png', timeout=120_000)
 
 
 def illegible(tab, selector, name):
@@ -150,22 +150,24 @@ def main():
     shutil.rmtree(PICTURES, ignore_errors=True)
     PICTURES.mkdir(parents=True)
     results = []
+    def tell(name, read, *call):
+        try: problems = read(*call)
+        except Exception as error: problems = [f'{type(error).__name__}: {error}']
+        print('FAILED' if problems else 'passed', name, flush=True)
+        for problem in problems: print('   ', problem, flush=True)
+        results.append(not problems)
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         copy_project(folder)
         browser = play.chromium.launch(executable_path=chromium, args=QUIET)
         with jupyterlab(folder) as url:
             context = browser.new_context(viewport=dict(width=1280, height=1600))
-            results += [(f'{page} in JupyterLab', run_page(context, url, page)) for page in pages]
+            for page in pages: tell(f'{page} in JupyterLab', run_page, context, url, page)
         for page in ['index', *pages]:
             for scheme in ('light', 'dark'):
-                results.append((f'{page}.html, {scheme}', read_page(browser, page, scheme)))
-    for name, problems in results:
-        print('FAILED' if problems else 'passed', name)
-        for problem in problems: print('   ', problem)
-    good = sum(not problems for _, problems in results)
+                tell(f'{page}.html, {scheme}', read_page, browser, page, scheme)
     print(f'{len(list(PICTURES.iterdir()))} pictures in {PICTURES.relative_to(ROOT)}')
-    print(f'{good} passed, {len(results)-good} failed')
-    return len(results) != good
+    print(f'{results.count(True)} passed, {results.count(False)} failed')
+    return not all(results)
 
 
 if __name__ == '__main__': sys.exit(main())

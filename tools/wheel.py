@@ -22,7 +22,8 @@ import importlib.util, sys
 missing = [name for name in ('nbdev', 'IPython', 'execnb') if importlib.util.find_spec(name)]
 assert not missing, f'the environment should be without {missing}'
 import nntrain.all
-print(nntrain.__version__, nntrain.__file__, sep='\n')
+print(nntrain.__version__)
+print(nntrain.__file__)
 """
 
 
