@@ -5,7 +5,8 @@
 Each run trains 2 ranks for 3 epochs of 13 rounds on 101 samples, with dropout, shuffling, a
 schedule, EMA and a checkpoint every 4 batches. One rank is killed by SIGKILL at a random round, at
 a random event; torchrun starts both again. Weights, rows and steps must be those of the run that
-nobody killed, to the last bit."""
+nobody killed, to the last bit. At the end an exception on one rank, with no restarts left: torchrun
+ends, with a code that is not 0 and the message."""
 import os
 import random
 import signal
@@ -20,8 +21,8 @@ sys.path[:0] = [str(ROOT)]
 EVENTS = ['before_batch', 'after_predict', 'after_backward', 'after_step', 'after_batch']
 
 
-def train(folder, rank, event, at):
-    "What each rank runs; `rank` kills itself at `event` of round `at`, the first time."
+def train(folder, rank, event, at, raises):
+    "What each rank runs; `rank` kills itself, or raises, at `event` of round `at`, the first time."
     import torch
     from safetensors.torch import save_file
     from torch import nn
@@ -52,6 +53,7 @@ def train(folder, rank, event, at):
     def die(learn):
         first = os.environ['TORCHELASTIC_RESTART_COUNT'] == '0'
         if first and here == rank and learn.training and learn.train_iter == at:
+            if raises: raise RuntimeError(f'no data for rank {rank}')
             os.kill(os.getpid(), signal.SIGKILL)
 
     learn.on(event, die)
@@ -88,6 +90,15 @@ def one_run(rank=-1, event='after_batch', at=-1):
     return both[0], said, time.perf_counter() - begin
 
 
+def fails(rank):
+    "Exit code, what torchrun printed, and seconds, of a run in which `rank` raises."
+    begin = time.perf_counter()
+    with TemporaryDirectory() as folder:
+        code, said = torchrun(__file__, '--work', folder, rank, 'after_batch', 5, 'raises',
+                              restarts=0)
+    return code, said, time.perf_counter() - begin
+
+
 def main(n):
     import torch
     whole, said, seconds = one_run()
@@ -103,11 +114,16 @@ def main(n):
         print(f'{i+1:2} rank {rank} killed in {event} of round {at}: '
               f'{"identical" if not wrong else f"DIFFERENT {wrong}"}, {seconds:.0f} s', flush=True)
     print(f'{same} of {n} identical')
-    return same < n
+    ended = 0
+    for rank in range(2):
+        code, said, seconds = fails(rank)
+        ended += code != 0 and f'no data for rank {rank}' in said
+        print(f'rank {rank} raises: torchrun ends with {code}, {seconds:.0f} s', flush=True)
+    return same < n or ended < 2
 
 
 if __name__ == '__main__':
     if sys.argv[1:2] == ['--work']:
-        folder, rank, event, at = sys.argv[2:6]
-        train(folder, int(rank), event, int(at))
+        folder, rank, event, at, *raises = sys.argv[2:]
+        train(folder, int(rank), event, int(at), raises)
     else: sys.exit(main(int((sys.argv[1:] or [10])[0])))
