@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from book import NBS, ROOT
+from pages import text_of
 from playwright.sync_api import sync_playwright
 
 SITE, PICTURES = ROOT/'_docs/site', ROOT/'runs/browser'
@@ -42,6 +43,10 @@ def copy_project(folder):
     "What a reader has: the pages, the library, the settings that exporting needs."
     for name in ('nbs', 'nntrain'): shutil.copytree(ROOT/name, Path(folder)/name)
     shutil.copy(ROOT/'settings.ini', folder)
+    for path in Path(folder).glob('nbs/*.ipynb'):  # without the cells that take minutes
+        nb = json.loads(path.read_text(encoding='utf-8'))
+        nb['cells'] = [cell for cell in nb['cells'] if '#| slow' not in text_of(cell['source'])]
+        path.write_text(json.dumps(nb), encoding='utf-8')
     settings = {
         'page_config': {'disabledExtensions': {  # else it asks about news
             '@jupyterlab/apputils-extension:announcements': True}},
@@ -116,6 +121,7 @@ def run_page(context, url, page):
             picture(tab, f'lab_{page}_{name}_{place}')
         problems += illegible(tab, '.jp-Notebook', f'{page}, {name}')
     tab.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    tab.evaluate('() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()')
     tab.close()
     return problems
 
