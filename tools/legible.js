@@ -2,7 +2,8 @@
 // 3 to what is behind it (WCAG 2.1, 1.4.3, large text); pictures and tables may not be cut off.
 root => {
   // not the page's: JupyterLab's own prompts and colours of code
-  const others = 'script,style,title,.cm-editor,.cm-s-jupyter,.jp-InputPrompt,.jp-OutputPrompt'
+  const others = 'script,style,title,.cm-editor,.jp-RenderedMarkdown pre,.jp-InputPrompt,' +
+    '.jp-OutputPrompt'
   const all = e => e ? [e, ...all(e.parentElement)] : [] // with what it stands in
   const over = ([r, g, b, a], below) => [r, g, b].map((v, i) => v*a + below[i]*(1 - a))
   const numbers = color => {
