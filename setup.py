@@ -47,7 +47,7 @@ setuptools.setup(
         f"Natural Language :: {cfg['language'].title()}",
         *(f'Programming Language :: Python :: 3.{i}' for i in range(minor, 14))],
     packages=setuptools.find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['data/*.parquet', 'data/README.md']},
+    package_data={cfg['lib_path']: ['py.typed', 'data/*.parquet', 'data/README.md']},
     include_package_data=False,
     python_requires=f">={cfg['min_python']}",
     install_requires=requirements('requirements'),

@@ -16,9 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from nntrain.checkpoint import CheckpointS
+from nntrain.checkpoint.checkpoint import CheckpointS
 from nntrain.dataloaders import DataLoaders, TensorLoader
-from nntrain.files import read_checkpoint, write_checkpoint
+from nntrain.checkpoint.format import read_checkpoint, write_checkpoint
 from nntrain.learner import Learner
 
 

@@ -19,9 +19,9 @@ import torch
 from epoch import BATCH, ByHand, installed, read_mnist
 from torch.utils.data import DataLoader, TensorDataset
 
-from nntrain.batches import FetchLoader, TensorLoader
+from nntrain.data.loaders import FetchLoader, TensorLoader
 from nntrain.dataloaders import DataLoaders
-from nntrain.rows import hf_ds_collate_fn
+from nntrain.data.collate import hf_ds_collate_fn
 
 
 def seconds(loader, clock):

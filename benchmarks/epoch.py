@@ -27,10 +27,10 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from nntrain.batches import TensorLoader
+from nntrain.data.loaders import TensorLoader
 from nntrain.dataloaders import DataLoaders
 from nntrain.learner import Learner
-from nntrain.rows import hf_ds_collate_fn
+from nntrain.data.collate import hf_ds_collate_fn
 
 BATCH, LR, EPOCHS = 1024, 0.1, 3
 PEERS = dict(fastai='fastai', lightning='lightning', ignite='pytorch-ignite', skorch='skorch',

@@ -22,7 +22,7 @@ from nntrain.learner import Learner
 from nntrain.metrics import MetricsS, accuracy
 from nntrain.progress import ProgressS
 from nntrain.pubsub import Subscriber
-from nntrain.timing import TimingS
+from nntrain.inspect.timing import TimingS
 
 
 class Stub:

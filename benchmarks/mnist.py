@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-CODE = ("import sys, os; from nntrain.mnist import train_mnist; data, epochs, seed = sys.argv[1:]; "
+CODE = ("import sys, os; from nntrain.examples.mnist import train_mnist; data, epochs, seed = sys.argv[1:]; "
         "found = train_mnist(data, int(epochs), seed=int(seed)); print(found['accuracy'])")
 
 

@@ -24,11 +24,11 @@ from torch import nn
 
 from nntrain.learner import Learner
 from nntrain.metrics import MetricsS, accuracy
-from nntrain.mlflow import MLflowS
-from nntrain.recorder import RecorderS
-from nntrain.tensorboard import TensorBoardS
-from nntrain.trackers import CSVLoggerS, JSONLLoggerS, TrackerS
-from nntrain.wandb import WandbS
+from nntrain.tracking.mlflow import MLflowS
+from nntrain.tracking.recorder import RecorderS
+from nntrain.tracking.tensorboard import TensorBoardS
+from nntrain.tracking.loggers import CSVLoggerS, JSONLLoggerS, TrackerS
+from nntrain.tracking.wandb import WandbS
 
 EVENTS = ('before_fit', 'before_epoch', 'before_step', 'after_batch', 'after_epoch',
           'after_full_epoch', 'cleanup_fit')

@@ -1,84 +1,63 @@
-"""Every public name of nntrain, for notebooks and experiments: `from nntrain.all import *`.
+"""What users type, about 150 names, for notebooks and experiments: `from nntrain.all import *`.
 
-Written by hand: one line for each module, in the order of the notebooks; tools/check.py says which
-is missing. Library code imports nothing from here."""
-from nntrain.rows import *
-from nntrain.decode import *
-from nntrain.batches import *
-from nntrain.streams import *
-from nntrain.cache import *
-from nntrain.dataloaders import *
-from nntrain.show import *
-from nntrain.learner import *
-from nntrain.pubsub import *
-from nntrain.state import *
-from nntrain.metrics import *
-from nntrain.device import *
-from nntrain.transforms import *
-from nntrain.sampling import *
-from nntrain.lrfind import *
-from nntrain.momentum import *
-from nntrain.inspect import *
-from nntrain.timing import *
-from nntrain.hostreads import *
-from nntrain.explain import *
-from nntrain.branches import *
-from nntrain.hooks import *
-from nntrain.summary import *
-from nntrain.checks import *
-from nntrain.hyperparams import *
-from nntrain.curves import *
-from nntrain.schedule import *
-from nntrain.plans import *
-from nntrain.finite import *
-from nntrain.gradients import *
-from nntrain.sources import *
-from nntrain.ascode import *
-from nntrain.stopping import *
-from nntrain.precision import *
-from nntrain.mixing import *
-from nntrain.averages import *
-from nntrain.regularize import *
-from nntrain.progress import *
-from nntrain.records import *
-from nntrain.history import *
-from nntrain.recorder import *
-from nntrain.nested import *
-from nntrain.files import *
-from nntrain.weights import *
-from nntrain.folders import *
-from nntrain.background import *
-from nntrain.checkpoint import *
-from nntrain.proof import *
-from nntrain.predict import *
-from nntrain.mistakes import *
-from nntrain.items import *
-from nntrain.programs import *
-from nntrain.export import *
-from nntrain.hub import *
-from nntrain.ranks import *
-from nntrain.shards import *
-from nntrain.strategies import *
-from nntrain.agreement import *
-from nntrain.distributed import *
-from nntrain.scaling import *
-from nntrain.accelerator import *
-from nntrain.trackers import *
-from nntrain.images import *
-from nntrain.runs import *
-from nntrain.reruns import *
-from nntrain.use import *
-from nntrain.options import *
-from nntrain.watching import *
-from nntrain.tensorboard import *
-from nntrain.wandb import *
-from nntrain.mlflow import *
-from nntrain.gan import *
-from nntrain.cyclegan import *
-from nntrain.text import *
-from nntrain.recurrent import *
-from nntrain.transformer import *
-from nntrain.initialisation import *
-from nntrain.resnet import *
-from nntrain.search import *
-from nntrain.mnist import *
+Written by hand, in the order of the book. None hides a public name of `torch` or of Python, and
+library code imports nothing from here. What acts on a learner is a method of it."""
+from nntrain.pubsub import DECIDE, GROUP, MEASURE, PRECISION, PREPARE, SAVE, SHOW, TRANSFORM
+from nntrain.pubsub import CancelException, CancelFitException, CancelFullEpochException
+from nntrain.pubsub import CancelEpochException, CancelTrainException, CancelValidateException
+from nntrain.pubsub import CancelBatchException, CancelPredictException, CancelLossException
+from nntrain.pubsub import CancelBackwardException, CancelStepException
+from nntrain.pubsub import Publisher, PublishEvents, Subscriber, every, once
+from nntrain.state import Stateful
+from nntrain.learner import Learner
+from nntrain.dataloaders import DataLoaders
+from nntrain.metrics import MetricsS, accuracy
+from nntrain.device import DeviceS, default_device, to_device
+from nntrain.lrfind import LRCurve, LRFindS
+from nntrain.momentum import MomentumLearner
+from nntrain.progress import ProgressS
+from nntrain.data.collate import hf_ds_collate_fn, load_digits
+from nntrain.data.cache import kept_size
+from nntrain.data.loaders import FetchLoader, OrderedLoader, TensorLoader
+from nntrain.data.streams import StreamLoader, endless
+from nntrain.data.transforms import BatchTransformS, KeyedDataset, Normalize, normalize_for
+from nntrain.data.transforms import seed_all
+from nntrain.data.samplers import HardExampleSampler, Weighted
+from nntrain.data.mixup import CutMixS, MixUpS, RandomErasingS
+from nntrain.data.images import build_model, load_images, show_batch
+from nntrain.data.text import Perplexity, SequenceDataset
+from nntrain.training.hyperparams import GroupedOptim, HyperParams, layer_groups
+from nntrain.training.curves import Curve, combine, constant, cosine, exponential, flat_cos, linear
+from nntrain.training.curves import one_cycle, polynomial, warm_restarts
+from nntrain.training.schedule import FreezeS, ScheduleS, TorchScheduleS
+from nntrain.training.early_stopping import EarlyStoppingS, KeepBestS, OverfitBatchS
+from nntrain.training.early_stopping import ReduceLROnPlateauS, ShortEpochS, SingleBatchS
+from nntrain.training.early_stopping import StopAfterS
+from nntrain.training.gradients import GradientAccumulationS, GradientClipS, StopOnNaNS
+from nntrain.training.precision import ChannelsLastS, CompileS, MixedPrecisionS
+from nntrain.training.weight_averaging import EMAS, SWAS
+from nntrain.training.regularize import ActivationRegularizationS, BatchNormFreezeS
+from nntrain.training.regularize import DistillationLearner, ResetStateS, SAMLearner
+from nntrain.inspect.timing import TimingS, stopwatch
+from nntrain.inspect.syncs import SyncCounterS
+from nntrain.inspect.hooks import ActivationStatsS, GradientStatsS, Hooks
+from nntrain.tracking.history import History, Records, compare
+from nntrain.tracking.recorder import RecorderS
+from nntrain.tracking.loggers import CSVLoggerS, JSONLLoggerS, TrackerS
+from nntrain.tracking.tensorboard import TensorBoardS
+from nntrain.tracking.wandb import WandbS
+from nntrain.tracking.mlflow import MLflowS
+from nntrain.checkpoint.format import read_checkpoint
+from nntrain.checkpoint.checkpoint import CheckpointS
+from nntrain.checkpoint.folder import show_checkpoints
+from nntrain.checkpoint.verify import check_resume
+from nntrain.inference.interpret import Results
+from nntrain.inference.inputs import Preparation
+from nntrain.inference.export import Predictor, load_predictor
+from nntrain.distributed.comm import launch, my_place
+from nntrain.distributed.strategies import Replicas, Shares
+from nntrain.distributed.distributed import DistributedS
+from nntrain.variants.gan import GANLearner, SamplesS
+from nntrain.interop.accelerate import AcceleratorS
+from nntrain.interop.hub import from_hub
+from nntrain.interop.optuna import PruneS

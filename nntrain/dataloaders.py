@@ -12,12 +12,12 @@ from functools import partial
 
 import torch
 from fastcore.basics import patch
-from .batches import FetchLoader, TensorLoader, drawn_seed
-from .cache import kept_or_decoded, kept_size
-from .decode import ScaleImages, decode_split, decoded_size, free_memory, image_columns
-from .rows import flattens, hf_ds_collate_fn
-from .rows import load_digits  # noqa: this is where the first version had it
-from .streams import StreamLoader
+from .data.loaders import FetchLoader, TensorLoader, drawn_seed
+from .data.cache import kept_or_decoded, kept_size
+from .data.decode import ScaleImages, decode_split, decoded_size, free_memory, image_columns
+from .data.collate import flattens, hf_ds_collate_fn
+from .data.collate import load_digits  # noqa: this is where the first version had it
+from .data.streams import StreamLoader
 from torch.utils.data import DataLoader
 
 # %% ../nbs/01_dataloaders.ipynb #e2541819

@@ -24,7 +24,7 @@ from pages import text_of
 from playwright.sync_api import sync_playwright
 
 SITE, PICTURES = ROOT/'_docs/site', ROOT/'runs/browser'
-PAGES = '08_progress', '10_inspect', '11_hooks'  # bars and a live plot; SVG and tables; pictures
+PAGES = '08_progress', 'inspect/01_loop', 'inspect/05_hooks'  # bars and a live plot; SVG and tables; pictures
 QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
          '--disable-background-networking', '--disable-component-update', '--disable-sync']
 # Errors of the notebook on show, run from top to bottom

@@ -19,10 +19,10 @@ LIMITS = dict(line=100, cell=25, function=25, module=200, shown=3, prose=1.5)
 EXCEPTIONS = {
     ('02_learner', 'cell', 'Loop'): 60,  # the loop is one page; its shape is the lesson
     ('02_learner', 'module', ''): 320,   # loop, fit and the errors of both: half is messages
-    ('03a_state', 'module', ''): 280,    # what a run consists of: one list, in one file
+    ('09_state', 'module', ''): 280,    # what a run consists of: one list, in one file
     ('03_pubsub', 'module', ''): 320,    # the event engine: one file that imports nothing of ours
-    ('10_inspect', 'module', ''): 220,   # the picture of the loop; its style sheet is data
-    ('14b_ascode', 'module', ''): 270,   # one writer, from handlers to the script: read as a whole
+    ('inspect/01_loop', 'module', ''): 220,   # the picture of the loop; its style sheet is data
+    ('inspect/09_as_code', 'module', ''): 270,   # one writer, from handlers to the script: read as a whole
 }
 # What these modules may import besides the standard library.
 CORE = dict(pubsub=set(), state={'torch'}, learner={'torch', 'nntrain.pubsub', 'nntrain.state'})

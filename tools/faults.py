@@ -33,27 +33,27 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-import nntrain.files
-import nntrain.proof
-from nntrain.batches import FetchLoader
-from nntrain.checkpoint import CheckpointS
+import nntrain.checkpoint.format
+import nntrain.checkpoint.verify
+from nntrain.data.loaders import FetchLoader
+from nntrain.checkpoint.checkpoint import CheckpointS
 from nntrain.dataloaders import TensorLoader
-from nntrain.files import CheckpointError, read_checkpoint, read_manifest, write_checkpoint
-from nntrain.folders import FolderLock, checkpoints, resume
-from nntrain.gradients import StopOnNaNS
-from nntrain.hooks import ActivationStatsS
+from nntrain.checkpoint.format import CheckpointError, read_checkpoint, read_manifest, write_checkpoint
+from nntrain.checkpoint.folder import FolderLock, checkpoints, resume
+from nntrain.training.gradients import StopOnNaNS
+from nntrain.inspect.hooks import ActivationStatsS
 from nntrain.learner import Learner
 from nntrain.metrics import MetricsS
-from nntrain.nested import difference
-from nntrain.precision import MixedPrecisionS
+from nntrain.checkpoint.format import difference
+from nntrain.training.precision import MixedPrecisionS
 from nntrain.progress import ProgressS
-from nntrain.proof import check_resume, in_child
+from nntrain.checkpoint.verify import check_resume, in_child
 from nntrain.pubsub import (DECIDE, CancelBatchException, CancelEpochException, CancelException,
                             CancelFitException, Subscriber)
-from nntrain.recorder import RecorderS
-from nntrain.schedule import TorchScheduleS
+from nntrain.tracking.recorder import RecorderS
+from nntrain.training.schedule import TorchScheduleS
 from nntrain.state import copied, get_generators
-from nntrain.transforms import KeyedDataset
+from nntrain.data.transforms import KeyedDataset
 
 X, Y = torch.randn(44, 6, generator=torch.Generator().manual_seed(0)), torch.arange(44) % 3
 CHECKS = {}
@@ -134,14 +134,14 @@ def every_event(folder):
 
 @check('A2', 'killed inside the write: half of each file, before fsync, rename, retention')
 def inside_the_write(folder):
-    arm, write, remove = nntrain.proof._arm, nntrain.files.write_file, shutil.rmtree
+    arm, write, remove = nntrain.checkpoint.verify._arm, nntrain.checkpoint.format.write_file, shutil.rmtree
     def half(n, *suffix):
         calls = iter(range(1, 10**6))
         def wrote(path, data, fsync):
             if not str(path).endswith(suffix) or next(calls) != n: return write(path, data, fsync)
             write(path, data[:len(data)//2], fsync)
             os.kill(os.getpid(), 9)
-        nntrain.files.write_file = wrote
+        nntrain.checkpoint.format.write_file = wrote
     def deletes(n):
         calls = iter(range(1, 10**6))
         def removed(path, *args, **kwargs):
@@ -157,14 +157,14 @@ def inside_the_write(folder):
     kinds = {'.safetensors': 4, 'state.json': 4, 'MANIFEST.json': 4, 'fsync': 17, 'rename': 6,
              'rmtree': 2}
     at = [(kind, n) for kind, most in kinds.items() for n in range(1, most, 2)]
-    with patch('nntrain.proof._arm', armed): rows = check_resume(learner, at=at)
+    with patch('nntrain.checkpoint.verify._arm', armed): rows = check_resume(learner, at=at)
     trained(folder/'a')
     assert not [p for p in (folder/'a').iterdir() if p.name.startswith(('.tmp', '.trash'))]
     return f'{len(rows)} kills'
 
 
 def in_background():
-    return patch('nntrain.proof.CheckpointS',
+    return patch('nntrain.checkpoint.verify.CheckpointS',
                  lambda *args, **kwargs: CheckpointS(*args, **{**kwargs, 'background': True}))
 
 
@@ -194,14 +194,14 @@ def again_and_again(folder):
 
 @check('A5', 'gradient accumulation: 3 batches to a step, killed between')
 def accumulation(folder):
-    from nntrain.gradients import GradientAccumulationS
+    from nntrain.training.gradients import GradientAccumulationS
     at = [('after_batch', n) for n in (3, 4, 5)]
     check_resume(lambda: learner(GradientAccumulationS(3)), at=at)
 
 
 @check('A5b', 'bf16')
 def bf16(folder):
-    from nntrain.precision import MixedPrecisionS
+    from nntrain.training.precision import MixedPrecisionS
     at = [('after_batch', 5), ('after_step', 8)]
     check_resume(lambda: learner(MixedPrecisionS('bf16')), at=at)
 
@@ -218,9 +218,9 @@ def ended_early(folder):
 
 @check('A5d', 'EMA, mixup, a plateau, early stopping')
 def techniques(folder):
-    from nntrain.averages import EMAS
-    from nntrain.mixing import MixUpS
-    from nntrain.stopping import EarlyStoppingS, ReduceLROnPlateauS
+    from nntrain.training.weight_averaging import EMAS
+    from nntrain.data.mixup import MixUpS
+    from nntrain.training.early_stopping import EarlyStoppingS, ReduceLROnPlateauS
     def make(): return learner(EMAS(0.9), MixUpS(), ReduceLROnPlateauS(patience=1),
                                EarlyStoppingS(patience=2))
     at = [('after_batch', 9), ('before_validate', 2), ('after_full_epoch', 3), ('after_step', 15)]
@@ -934,7 +934,7 @@ def wrong_shapes(folder):
 
 @check('F39', 'another architecture: all keys and shapes in one message, at most ten')
 def architecture(folder):
-    from nntrain.weights import load, save
+    from nntrain.checkpoint.weights import load, save
     deep = lambda n: nn.Sequential(*(nn.Linear(6, 6) for _ in range(n)))
     save(deep(2), folder/'two.safetensors')
     for n, text in ((1, '1.weight has (6, 6) in the file, nothing in the model'), (9, '; and 4 ')):
@@ -1072,7 +1072,7 @@ def forge(folder, name, data):
     import zlib
     manifest = json.loads((folder/'MANIFEST.json').read_text())
     manifest['files'][name] = dict(size=len(data), crc32=zlib.crc32(data))
-    manifest['crc32'] = nntrain.files._crc(manifest)
+    manifest['crc32'] = nntrain.checkpoint.format._crc(manifest)
     (folder/'MANIFEST.json').write_text(json.dumps(manifest))
 
 

@@ -3,9 +3,24 @@ import ast
 import json
 import re
 from functools import cached_property
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT/'nbs'
 DEF = ast.FunctionDef, ast.AsyncFunctionDef
 FOLD = 'jp-MarkdownHeadingCollapsed'  # on a heading that JupyterLab shows folded
+
+
+def page_paths():
+    "The notebooks: the series in `nbs`, then its folders; nothing hidden."
+    paths = [path for path in NBS.rglob('*.ipynb')
+             if not any(part[0] in '_.' for part in path.relative_to(NBS).parts)]
+    return sorted(paths, key=lambda path: (len(path.relative_to(NBS).parts), path))
+
+
+def name_of(path):
+    "A page by its place: 'data/01_collate'."
+    return path.relative_to(NBS).with_suffix('').as_posix()
 
 
 def text_of(value): return ''.join(value) if isinstance(value, list) else value
@@ -28,8 +43,8 @@ def imports(tree):
 
 
 def own_imports(tree):
-    "The modules of nntrain that `tree` imports, by their short names."
-    return {name.split('.')[1] for name in imports(tree) if name.startswith('nntrain.')}
+    "The modules of nntrain that `tree` imports, without `nntrain.`."
+    return {name.removeprefix('nntrain.') for name in imports(tree) if name.startswith('nntrain.')}
 
 
 class Cell:
@@ -63,11 +78,10 @@ class Cell:
 
 
 class Page:
-    "A notebook: its number, the module it makes, its cells."
+    "A notebook: its name, the module it makes, its cells."
 
     def __init__(self, path):
-        self.stem = path.stem
-        self.number = re.match(r'\d+[a-z]?|', self.stem)[0] or '~'  # index comes after all others
+        self.name = name_of(path)
         self.cells = [Cell(data) for data in json.loads(path.read_text(encoding='utf-8'))['cells']]
         first = next((i for i, cell in enumerate(self.cells) if cell.folded), len(self.cells))
         self.lesson, self.solutions = self.cells[:first], self.cells[first:]

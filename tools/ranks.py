@@ -26,18 +26,18 @@ def train(folder, rank, event, at, raises):
     import torch
     from safetensors.torch import save_file
     from torch import nn
-    from nntrain.averages import EMAS
-    from nntrain.batches import TensorLoader
-    from nntrain.checkpoint import CheckpointS
-    from nntrain.curves import one_cycle
+    from nntrain.training.weight_averaging import EMAS
+    from nntrain.data.loaders import TensorLoader
+    from nntrain.checkpoint.checkpoint import CheckpointS
+    from nntrain.training.curves import one_cycle
     from nntrain.dataloaders import DataLoaders
-    from nntrain.distributed import DistributedS
-    from nntrain.gradients import GradientAccumulationS
+    from nntrain.distributed.distributed import DistributedS
+    from nntrain.training.gradients import GradientAccumulationS
     from nntrain.learner import Learner
     from nntrain.metrics import MetricsS, accuracy
-    from nntrain.ranks import end_ranks, my_place
-    from nntrain.recorder import RecorderS
-    from nntrain.schedule import ScheduleS
+    from nntrain.distributed.comm import end_ranks, my_place
+    from nntrain.tracking.recorder import RecorderS
+    from nntrain.training.schedule import ScheduleS
     torch.set_num_threads(1)
     torch.manual_seed(7)
     x = torch.randn(101, 6)

@@ -17,6 +17,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 from nbdev.clean import nbdev_clean
 from nbdev.config import get_config
 from nbdev.process import extract_directives
+from pages import name_of, page_paths
 
 
 class DirectiveClient(NotebookClient):
@@ -63,13 +64,13 @@ def main():
     os.environ.update(environment(config.config_path))
     DirectiveClient.skip_flags = set(config.tst_flags.split()) - set(args.flags.split())
     failed = 0
-    for path in args.files or sorted(config.nbs_path.glob('[!_.]*.ipynb')):
+    for path in args.files or page_paths():
         start, state = time.time(), 'ok'
         try: run_nb(path, args.timeout)
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             print(error, file=sys.stderr)
             failed, state = failed + 1, 'FAILED, file left as it was'
-        print(f'{path.name}: {state}, {time.time()-start:.1f}s', flush=True)
+        print(f'{name_of(path.resolve())}: {state}, {time.time()-start:.1f}s', flush=True)
     return 1 if failed else 0
 
 

@@ -36,11 +36,11 @@ def untracked(folder):
     return subprocess.run(command, cwd=ROOT, text=True, capture_output=True).stdout.split('\n')[:-1]
 
 
-def clean(): return unchanged(['nbdev_clean'], 'nbs/*.ipynb')
+def clean(): return unchanged(['nbdev_clean'], 'nbs/**/*.ipynb')
 
 
 def export():
-    ok, output = unchanged(['nbdev_export'], 'nntrain/*.py')
+    ok, output = unchanged(['nbdev_export'], 'nntrain/**/*.py')
     for path in untracked('nntrain'): ok, output = False, output + f'{path} is not in git: add it\n'
     return ok, output
 

@@ -16,7 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+from pages import ROOT, name_of, page_paths
+
 WORKERS = max(1, min(os.cpu_count() or 1, 4))
 SECONDS = ROOT/'tools/seconds.json'  # of the last time, by page
 SETTINGS = dict(MPLBACKEND='agg', HF_HUB_OFFLINE='1', HF_HUB_DISABLE_TELEMETRY='1',
@@ -99,8 +100,8 @@ def notebooks(files=(), flags=''):
     "The jobs, the longest first; and the imports that they share."
     import datasets, matplotlib.pyplot, nbdev.test, torch  # noqa: F401, E401
     seconds = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
-    files = sorted(files or ROOT.glob('nbs/[!_.]*.ipynb'), key=lambda p: -seconds.get(p.stem, 5))
-    return [(path.name, test_notebook, path, flags) for path in files]
+    files = sorted(files or page_paths(), key=lambda path: -seconds.get(name_of(path), 5))
+    return [(name_of(path), test_notebook, path, flags) for path in files]
 
 
 def total(results):

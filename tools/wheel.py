@@ -43,7 +43,7 @@ def build(folder):
     run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '-w', folder, '.')
     path, = Path(folder).glob('nntrain-*.whl')
     names = set(zipfile.ZipFile(path).namelist())
-    wanted = {DATA, *(f'nntrain/{path.name}' for path in ROOT.glob('nntrain/*.py'))}
+    wanted = {DATA, *(path.relative_to(ROOT).as_posix() for path in ROOT.glob('nntrain/**/*.py'))}
     extra = [name for name in names if not name.startswith('nntrain')]
     if wanted - names or extra: sys.exit(f'{path.name} lacks {wanted - names}, has also {extra}')
     print(f'{path.name}: {len(names)} files')

@@ -1,0 +1,1 @@
+"Recorder, loggers, trackers: what is kept of a run."

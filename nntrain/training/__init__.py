@@ -1,0 +1,1 @@
+"Schedules, gradients, precision: how it trains."
