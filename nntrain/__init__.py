@@ -18,8 +18,7 @@ def __getattr__(name):
     from importlib import import_module
     homes = {} if name.startswith('__') else _homes()
     if name not in homes: raise AttributeError(f'nntrain has no {name!r}; see nntrain.all')
-    value = globals()[name] = getattr(import_module(homes[name]), name)
-    return value
+    return getattr(import_module(homes[name]), name)
 
 
 def __dir__(): return sorted({*globals(), *_homes()})

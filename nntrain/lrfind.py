@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DecayingMean', 'keep_for', 'steepest', 'longest_descent', 'valley', 'Suggestions', 'LRCurve', 'plot_lrs', 'lr_groups',
-           'set_lrs', 'LRFindS', 'lr_find']
+           'set_lrs', 'LRFindS']
 
 # %% ../nbs/06_lrfind.ipynb #207fce69
 import math
@@ -15,6 +15,7 @@ import torch
 from fastcore.basics import patch
 
 from .pubsub import Subscriber, DECIDE, CancelEpochException, CancelFitException
+from .learner import Learner
 
 # %% ../nbs/06_lrfind.ipynb #a86c317c
 class DecayingMean:
@@ -201,8 +202,8 @@ def plot(self:LRFindS,
     return self.curve.plot(ax)
 
 # %% ../nbs/06_lrfind.ipynb #0c41cabb
-def lr_find(
-    learn,             # A `Learner`, trained or not; not in the middle of a fit
+@patch
+def lr_find(self:Learner,
     start:float=1e-7,  # First learning rate, so low that nothing is learned
     end:float=10.,     # Last one, so high that training explodes before
     n_batches:int=100, # How many learning rates, one batch each, at least 10
@@ -215,5 +216,5 @@ def lr_find(
         f'lr_find: `n_batches` must be at least 10 to make a curve, got {n_batches}; 100 is usual')
     mult = (end/start)**(1/(n_batches-1))
     lrfind = LRFindS(mult, max_lr=end*(1+1e-9), stop=stop)      # rounding is not to cut off `end`
-    learn.fit(n_batches, valid=False, subs=[lrfind], lr=start)  # enough: a pass has a batch or more
+    self.fit(n_batches, valid=False, subs=[lrfind], lr=start)  # enough: a pass has a batch or more
     return lrfind.curve

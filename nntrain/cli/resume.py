@@ -21,7 +21,6 @@ from .. import __version__
 from ..checkpoint.checkpoint import CheckpointS
 from ..distributed.distributed import DistributedS
 from ..checkpoint.folder import FolderLock, checkpoints, remove_checkpoint, show_checkpoints
-from ..lrfind import lr_find
 from ..distributed.comm import my_place, start_ranks, told
 from .run_folder import FILES, RowsS, load_run, read_info, replace_file
 
@@ -54,7 +53,7 @@ def find_lr(
     lr,    # A number, or auto for what the losses suggest
 )->dict:   # `lr` to train with, and `curve`: the rates that were tried, and their losses
     "Try learning rates; take the one that is asked for, or that the losses suggest."
-    curve = lr_find(learn)
+    curve = learn.lr_find()
     try: lr = curve.suggestions.valley if lr == 'auto' else lr
     except ValueError as error:
         raise ValueError(f'--lr auto: {error}; or give a number') from error

@@ -163,13 +163,12 @@ from torch.nn import functional as F
 from ..dataloaders import DataLoaders, TensorLoader
 from ..data.decode import decode_split
 from ..device import DeviceS
-from ..inference.export import Predictor, export
+from ..inference.export import Predictor
 from ..data.images import class_names, find_columns, find_splits, load_images, read_dataset
 from ..data.images import size_text
 from ..inference.inputs import Preparation
 from ..learner import Learner
 from ..metrics import MetricsS, accuracy
-from ..inference.predict import validate
 
 
 # %% ../../nbs/cli/01_run_folder.ipynb #907b2304
@@ -221,7 +220,7 @@ def validate_run(
     loader = TensorLoader(x, y, batch_size=2*info.get('options', {}).get('bs', 64))
     learn = Learner(model, DataLoaders(None, loader), F.cross_entropy,
                     subs=[DeviceS(device), MetricsS(accuracy=accuracy)])
-    return dict(n=len(x), **validate(learn))
+    return dict(n=len(x), **learn.validate())
 
 # %% ../../nbs/cli/01_run_folder.ipynb #d26a8b03
 def export_run(
@@ -237,4 +236,4 @@ def export_run(
     dls = DataLoaders(None, [(pixels, torch.zeros(4, dtype=torch.int64))])
     dls.classes = predictor.classes
     learn = Learner(model, dls, F.cross_entropy)
-    return export(learn, path or Path(folder)/f'exported.{format}', format, predictor.preparation)
+    return learn.export(path or Path(folder)/f'exported.{format}', format, predictor.preparation)

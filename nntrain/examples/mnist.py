@@ -17,7 +17,6 @@ from ..learner import Learner
 from ..metrics import MetricsS, accuracy
 from ..training.precision import ChannelsLastS, MixedPrecisionS, fused
 from ..tracking.recorder import RecorderS
-from ..training.schedule import fit_one_cycle
 from ..data.transforms import BatchTransformS, Normalize
 from torch import nn
 from torch.nn import functional as F
@@ -84,5 +83,5 @@ def train_mnist(
     torch.manual_seed(seed)
     dls = DataLoaders.from_hf_dd(read_dataset(data), batch_size=batch_size)
     learn = mnist_learner(dls, width, pixels)
-    fit_one_cycle(learn, epochs, 0.01, pct_start=0.25)
+    learn.fit_one_cycle(epochs, 0.01, pct_start=0.25)
     return dict(accuracy=learn.row['accuracy'], seconds=time.perf_counter()-start, learn=learn)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['open_item', 'Preparation', 'first_inputs', 'guess_preparation', 'find_preparation', 'through_loader', 'Prediction',
-           'as_predictions', 'find_classes', 'predict']
+           'as_predictions', 'find_classes']
 
 # %% ../../nbs/inference/03_inputs.ipynb #d56abeb5
 import math
@@ -18,10 +18,11 @@ import torch
 from fastcore.basics import patch
 
 from ..learner import split_batch
-from .predict import get_preds, sequential
+from .predict import sequential
 from ..data.collate import is_image, scale_pixels, stack_column
 from ..state import loaders_of
 from ..data.transforms import generators_kept
+from ..learner import Learner
 
 # %% ../../nbs/inference/03_inputs.ipynb #ac5e4b63
 def open_item(
@@ -193,8 +194,8 @@ def find_classes(
     return classes
 
 # %% ../../nbs/inference/03_inputs.ipynb #e1fc9efc
-def predict(
-    learn,         # A `Learner`
+@patch
+def predict_items(self:Learner,
     items,         # Paths, images of PIL, arrays; one alone need not be in a list
     prepare=None,  # From a list of items to a tensor; None: what the learner's loader does
     batch_size=64, # Items at a time
@@ -202,11 +203,11 @@ def predict(
     "What the model says of items that are not in its data."
     if not isinstance(items, (list,tuple)): items = [items]
     if prepare is None:
-        try: prepare = find_preparation(learn)
+        try: prepare = find_preparation(self)
         except ValueError:
-            if through_loader(learn, items[:1]) is None: raise
-            prepare = lambda part: through_loader(learn, part)
+            if through_loader(self, items[:1]) is None: raise
+            prepare = lambda part: through_loader(self, part)
     parts = [items[i:i+batch_size] for i in range(0, len(items), batch_size)]
-    preds,_ = get_preds(learn, [(prepare(part),) for part in parts])
-    classes = find_classes(learn, preds.shape[1]) if preds.ndim == 2 else None
+    preds,_ = self.get_preds([(prepare(part),) for part in parts])
+    classes = find_classes(self, preds.shape[1]) if preds.ndim == 2 else None
     return preds if classes is None else as_predictions(preds.softmax(1), classes)

@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 from .loggers import TrackerS, check_writable, config_of, need, numbers
 from .watch import Watching
-from ..checkpoint.weights import save
+from ..checkpoint.weights import save_model
 
 # %% ../../nbs/tracking/06_wandb.ipynb #d1ce50ed
 def replace_folders(
@@ -60,7 +60,7 @@ def add_model(
     "File the weights as safetensors."
     artifact = library.Artifact(f'model-{client.id}', type='model')
     with TemporaryDirectory() as folder:
-        save(model, Path(folder)/'model.safetensors')
+        save_model(model, Path(folder)/'model.safetensors')
         artifact.add_file(str(Path(folder)/'model.safetensors'), policy='mutable')
         client.log_artifact(artifact)
 

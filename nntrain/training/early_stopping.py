@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MORE', 'LESS', 'more_is_better', 'monitored', 'MonitorS', 'EarlyStoppingS', 'check_patience', 'KeepBestS',
-           'ReduceLROnPlateauS', 'StopAfterS', 'fit_for', 'ShortEpochS', 'SingleBatchS', 'OverfitBatchS']
+           'ReduceLROnPlateauS', 'StopAfterS', 'ShortEpochS', 'SingleBatchS', 'OverfitBatchS']
 
 # %% ../../nbs/training/05_early_stopping.ipynb #0fba081a
 import math
@@ -17,6 +17,7 @@ from ..learner import as_subs
 from ..pubsub import (DECIDE, PREPARE, SHOW, CancelFitException, CancelTrainException,
                             CancelValidateException, Subscriber)
 from ..state import copied
+from ..learner import Learner
 
 # %% ../../nbs/training/05_early_stopping.ipynb #06baa550
 MORE = 'accuracy','f1','auc','auroc','precision','recall','iou','bleu','r2','score'
@@ -197,8 +198,8 @@ def fit_progress(self:StopAfterS, learn, progress):
     return self.furthest  # never back, when steps turn out faster than they seemed
 
 # %% ../../nbs/training/05_early_stopping.ipynb #ad760772
-def fit_for(
-    learn,        # A `Learner`
+@patch
+def fit_for(self:Learner,
     n_steps=None, # Optimizer steps of the fit
     seconds=None, # or its seconds
     subs=(),      # Subscribers for this fit
@@ -206,9 +207,9 @@ def fit_for(
 ):
     "Fit for a number of optimizer steps or seconds rather than epochs."
     subs = [*as_subs(subs), StopAfterS(n_steps, seconds)]
-    a_pass = steps_per_pass(learn, subs)
+    a_pass = steps_per_pass(self, subs)
     epochs = 10**9 if n_steps is None else math.ceil(n_steps/a_pass) if a_pass else n_steps
-    learn.fit(epochs, subs=subs, **fit)
+    self.fit(epochs, subs=subs, **fit)
 
 # %% ../../nbs/training/05_early_stopping.ipynb #735e307d
 class ShortEpochS(Subscriber):
