@@ -265,7 +265,7 @@ class _Fitting(Loop, Stateful):
         for epoch in range(first, self.n_epochs):
             self._pass = -1
             yield epoch
-        self._stopped_at,self.error = self._position(),None
+        self.stopped_at,self.error = self.position(),None
 
     def _start_pass(self, mode, loader):
         self.dl,self.n_iter,self.row = loader,length(loader),dict(epoch=self.epoch, mode=mode)
@@ -277,8 +277,8 @@ class _Framed(_Fitting):
     "What is set before a fit, and put back after it."
     def _begin_fit(self, epochs, passes, resume, lr, reset_opt):
         self._start_clocks()
-        self.n_epochs,self.passes,self._resuming = epochs,passes,resume
-        self._fitting,self._stopped_at = True,False
+        self.n_epochs,self.passes,self.resuming = epochs,passes,resume
+        self.fitting,self.stopped_at = True,False
         if resume: self.epoch = resume['position']['epoch']
         if lr is not None: self.lr = lr
         if reset_opt or self.opt is None: self.make_opt()
@@ -287,7 +287,7 @@ class _Framed(_Fitting):
         for parameter in self.model.parameters(): parameter.grad = None
 
     def _end_fit(self, subs, lr, modes):
-        self._open,self._fitting,self._resuming,self.error,self.lr = None,False,None,None,lr
+        self._open,self.fitting,self.resuming,self.error,self.lr = None,False,None,None,lr
         self.unsubscribe(*(s for s in subs if any(s is mine for mine in self.subs)))
         for module,training in modes: module.training = training
         self.batch = self.preds = self.loss = self.loss_grad = None
@@ -296,7 +296,7 @@ class _Framed(_Fitting):
 class _Telling(_Framed):
     "What an exception is told about the place that it came from."
     def _where(self):
-        if not self._fitting: return ''
+        if not self.fitting: return ''
         if self.batch is None: return f', epoch {self.epoch}'
         of = '' if self.n_iter is None else f' of {self.n_iter}'
         mode = 'training' if self.training else 'validation'
@@ -319,8 +319,8 @@ class _Telling(_Framed):
         return (self.epoch + (self.iter/self.n_iter if self.training else 1)) / self.n_epochs
 
     def _stopping(self, now):
-        if not now: self._stopped_at = False  # a cancel inside; the fit goes on
-        elif self._stopped_at is False: self._stopped_at = self._position()
+        if not now: self.stopped_at = False  # a cancel inside; the fit goes on
+        elif self.stopped_at is False: self.stopped_at = self.position()
 
 # %% ../nbs/02_learner.ipynb #84cd90cd
 class _Fit(_Telling):
@@ -334,7 +334,7 @@ class _Fit(_Telling):
         resume=None,         # A `state_dict` to go on from, or what a `find_state` understands
     ):
         "Train and validate for a number of epochs; may be called again, however it ends."
-        if self._fitting: raise RuntimeError(
+        if self.fitting: raise RuntimeError(
             '`fit` was called inside `fit`: wait for its end, or use `with learn.rehearse():`')
         subs = as_subs(subs)
         resume = find_state(self, subs, resume)
@@ -385,7 +385,7 @@ class Learner(_Fit):
         check_lr(lr)
         self.model,self.dls,self.loss_fn,self.n_inp = model,dls,loss_fn,n_inp
         self.optim_class,self.lr,self.opt,self.dl,self.n_iter = optim_class,lr,None,None,None
-        self._fitting,self._resuming,self._stopped_at = False,None,{'level': 'epoch', 'epoch': 0}
+        self.fitting,self.resuming,self.stopped_at = False,None,{'level': 'epoch', 'epoch': 0}
         self._start_clocks()
         super().__init__(as_subs(subs))
 

@@ -7,7 +7,7 @@ __all__ = ['CANCEL', 'PREPARE', 'GROUP', 'PRECISION', 'TRANSFORM', 'MEASURE', 'S
            'CancelFitException', 'CancelFullEpochException', 'CancelEpochException', 'CancelTrainException',
            'CancelValidateException', 'CancelBatchException', 'CancelPredictException', 'CancelLossException',
            'CancelBackwardException', 'CancelStepException', 'PublishEvents', 'phases', 'Subscriber', 'every', 'once',
-           'in_order', 'Plan', 'check_subscriber', 'Publisher']
+           'goes_before', 'in_order', 'Plan', 'check_subscriber', 'Publisher']
 
 # %% ../nbs/03_pubsub.ipynb #54a22c9e
 import difflib
@@ -41,13 +41,13 @@ def _phase(body, phase, cancel):
     "`body` as a phase of that name, ended by the exception `cancel`."
     @wraps(body)
     def publish(self):
-        plans,outer,kind,handler = self._plans,self._open,'before',None
+        plans,outer,kind,handler = self.plans,self._open,'before',None
         plan,self._open = plans[phase],(phase,cancel,outer)
         try:
             for handler in plan.before: handler(self)
             kind = 'body'
             body(self)
-            kind,now = 'after',plan if self._plans is plans else self._plans[phase]  # or a new plan
+            kind,now = 'after',plan if self.plans is plans else self.plans[phase]  # or a new plan
             for handler in now.after: handler(self)
         except BaseException as error:
             self._open = phase,cancel,outer
@@ -96,16 +96,25 @@ class Subscriber:
     order = 0                  # a number, best one of the bands
     run_before = run_after = ()  # classes or names that it goes before or after, of equal order
     rehearses = False          # True: a fit with it is undone at its end, as for a range test
-    _state = ()                # names of the attributes that belong into a checkpoint
+    state_names = ()                # names of the attributes that belong into a checkpoint
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if '_state' not in vars(cls): return
+        warnings.warn(f'{cls.__name__}._state is called `state_names` now', DeprecationWarning, 3)
+        cls.state_names = cls._state
+
+    def on_ranks(self, ranks):
+        "Called once before a fit in several processes; `ranks` tells the place and adds numbers."
 
     def state_dict(self):
-        "What to keep in a checkpoint: the attributes named in `_state`."
-        return {name: getattr(self, name) for name in self._state}
+        "What to keep in a checkpoint: the attributes named in `state_names`."
+        return {name: getattr(self, name) for name in self.state_names}
 
     def load_state_dict(self, state):
         "Take over what `state_dict` returned."
-        if set(state) != set(self._state): raise ValueError(
-            f'{type(self).__name__}: the state has {sorted(state)}, expected {sorted(self._state)}')
+        if set(state) != set(self.state_names): raise ValueError(
+            f'{type(self).__name__}: the state has {sorted(state)}, expected {sorted(self.state_names)}')
         for name,value in state.items(): setattr(self, name, value)
 
 # %% ../nbs/03_pubsub.ipynb #5b7253ef
@@ -145,7 +154,7 @@ def _means(target, sub):
     if isinstance(target, type): return isinstance(sub, target)
     return target in (getattr(sub, 'name', None), *(c.__name__ for c in type(sub).__mro__))
 
-def _goes_before(a, b):
+def goes_before(a, b):
     targets = lambda wish: wish if isinstance(wish, (tuple,list)) else (wish,)
     return a is not b and (any(_means(t, b) for t in targets(a.run_before))
                            or any(_means(t, a) for t in targets(b.run_after)))
@@ -155,7 +164,7 @@ def in_order(
 )->tuple: # The same, in the order in which they are called
     "Sort by `order`, then as listed, as far as `run_before` and `run_after` leave a choice."
     name = lambda s: f'{type(s).__name__} (order {s.order})'
-    earlier = {id(b): [a for a in subs if _goes_before(a, b)] for b in subs}
+    earlier = {id(b): [a for a in subs if goes_before(a, b)] for b in subs}
     for a,b in ((a, b) for b in subs for a in earlier[id(b)] if a.order > b.order):
         raise ValueError(f'{name(a)} is to run before {name(b)}; change an order')
     waiting,done = {id(s): s for s in sorted(subs, key=lambda s: s.order)},[]
@@ -236,7 +245,7 @@ def _seen(learn, error, kind, phase, handler=None):
     "`error`, noted where it came from when it is new; for a lost cancel the error that it is."
     if error is learn.error or _caught(learn, error): return error
     sub,source = getattr(handler, '__self__', None),f'{type(learn).__name__}.{phase}'
-    if handler: source = f'{learn._names.get(id(sub), type(sub).__name__)}.{kind}_{phase}'
+    if handler: source = f'{learn.name_of(sub)}.{kind}_{phase}'
     if isinstance(error, CancelException):
         named = [p for p,cancel in phases(type(learn)).items() if cancel is type(error)]
         lost = RuntimeError(f'{type(error).__name__} raised in {source}, but no '
@@ -265,7 +274,7 @@ def _interrupted(learn, error, plan, kind, handler):
     learn._open = outer
     if cancel and isinstance(goes_on, cancel):
         goes_on = None
-        for handler in learn._plans[phase].after_cancel:
+        for handler in learn.plans[phase].after_cancel:
             if kind == 'before' and id(handler.__self__) not in began: continue
             try: handler(learn)
             except BaseException as error:
@@ -291,26 +300,38 @@ class _SendsAfterCreate(type):
     def __call__(cls, *args, **kwargs):
         made = super().__call__(*args, **kwargs)  # all constructors, the last subclass's included
         made._created = True
-        made._after_create(made._ordered)
+        made._after_create(made.ordered)
         return made
 
 # %% ../nbs/03_pubsub.ipynb #cefb810d
 class _Subscriptions:
     "The list of subscribers and what is made of it."
-    _subs = _muted = ()
+    _subs = muted = ()
     @property
     def subs(self): return self._subs
+    def name_of(self, sub):
+        "The name of a subscriber here: its class's, or `name`, with `#2` for a second one."
+        return self._names.get(id(sub), type(sub).__name__)
+
+    def is_muted(self, sub):
+        "Whether `sub` is subscribed but not called, as observers are in a rehearsal."
+        return id(sub) in self.muted
+
+    def refresh_plans(self):
+        "Make the plans anew, after an `order` or a method of a subscriber has changed."
+        self._prepare(self._subs)
+
     def mutes(self, sub): return False  # set on an instance: who is there, but not called
 
     def _prepare(self, subs):
         "Make the plans, so that a publish sorts, searches and formats nothing."
         ordered,names = in_order(subs),_names(subs, self._names)
-        heard = tuple(s for s in ordered if id(s) not in self._muted and not self.mutes(s))
-        self._plans = {phase: Plan(phase, heard, names) for phase in phases(type(self))}
-        self._subs,self._ordered,self._names = tuple(subs),ordered,names
+        heard = tuple(s for s in ordered if id(s) not in self.muted and not self.mutes(s))
+        self.plans = {phase: Plan(phase, heard, names) for phase in phases(type(self))}
+        self._subs,self.ordered,self._names = tuple(subs),ordered,names
 
     def _mute_observers(self):
-        self._muted = {id(s) for s in self._subs if s.order >= MEASURE and not s.rehearses}
+        self.muted = {id(s) for s in self._subs if s.order >= MEASURE and not s.rehearses}
         self._prepare(self._subs)
 
     def _after_create(self, subs):

@@ -185,7 +185,7 @@ def _check(learn, state):
         if isinstance(value, nn.Module):
             _same_tensors(name, state['objects'][name], value.state_dict())
     for name,layout in _layout(learn).items(): _same_layout(name, state['layout'][name], layout)
-    subs = {learn._names[id(s)]: s for s in learn.subs}
+    subs = {learn.name_of(s): s for s in learn.subs}
     gone = sorted({*state['subs']} - {*subs})
     if gone: raise ValueError(f'the state has subscribers {gone}, which this learner lacks: '
                               f'subscribe them; it has {sorted(subs)}')
@@ -204,7 +204,7 @@ def _load(learn, state, running=None):
         loaders[name].load_state_dict(state['loaders'][name])
         iter(loaders[name])  # a pass left half-way is over: the next one is new
     for sub in learn.subs:
-        saved = state['subs'].get(learn._names[id(sub)])
+        saved = state['subs'].get(learn.name_of(sub))
         if saved is not None: sub.load_state_dict(saved)
     for name in CLOCKS: setattr(learn, name, state['clocks'][name])
     learn.counts,learn._pass_generators = state['counts'],state['pass_generators']
@@ -213,10 +213,10 @@ def _load(learn, state, running=None):
 # %% ../nbs/09_state.ipynb #ad3d9097
 class _GoingOn:
     "Where a fit stands, and how a resumed one gets there."
-    def _position(self):
+    def position(self):
         "What comes next; None in the middle of a batch."
         running = self.open_phases
-        if not running: return self._stopped_at
+        if not running: return self.stopped_at
         at,over = {'level': 'batch', 'epoch': self.epoch, 'pass': self._pass},self._done == 'all'
         begun = over or self.batch is not None
         if {'train','validate'} & {*running} or 'epoch' in running and not begun:
@@ -228,24 +228,24 @@ class _GoingOn:
 
     def _go_on(self, level):
         "Number of the first epoch or pass; loads the state to resume from if this is its level."
-        state = self._resuming
+        state = self.resuming
         if state is None: return 0
         if state['position']['level'] == level:
             _check(self, state)
             _load(self, state)
-            self._resuming = None
+            self.resuming = None
         return state['position'].get(level, 0)
 
 # %% ../nbs/09_state.ipynb #56634810
 class _Replaying(_GoingOn):
     def _batches(self):
         "The iterator of the running pass, and the number of the batch that it starts with."
-        state,loaders = self._resuming,loaders_of(self.dls)
+        state,loaders = self.resuming,loaders_of(self.dls)
         if state is None:
             self._pass_generators = get_generators(loaders.values())
             return iter(self.dl),0
         _check(self, state)
-        start,name,self._resuming = state['position']['batch'],self.passes[self._pass][0],None
+        start,name,self.resuming = state['position']['batch'],self.passes[self._pass][0],None
         self.iter = max(start-1, 0)
         if not start or state['position']['over']:  # before the first batch, or after the last
             _load(self, state)
@@ -272,7 +272,7 @@ class _Rehearsing(_Replaying):
         undo = snapshot(vars(self), skip=(*loaders, *(s for s in self.subs if s.rehearses)))
         generators = get_generators(loaders)
         try:
-            self._open,self._fitting,self._resuming = None,False,None
+            self._open,self.fitting,self.resuming = None,False,None
             if not observers: self._mute_observers()
             yield self
         finally:
@@ -290,11 +290,11 @@ class Stateful(_Rehearsing):
         loaders = loaders_of(self.dls)
         grads = {k: p.grad for k,p in _parameters(self).items() if p.grad is not None}
         return copied(dict(
-            position=self._position(), clocks={k: getattr(self, k) for k in CLOCKS},
+            position=self.position(), clocks={k: getattr(self, k) for k in CLOCKS},
             objects={k: v.state_dict() for k,v in _stateful(self).items()}, layout=_layout(self),
             gradients=grads, counts=self.counts,
             loaders={k: v.state_dict() for k,v in loaders.items() if is_stateful(v)},
-            subs={self._names[id(s)]: kept for s in self.subs if (kept := s.state_dict())},
+            subs={self.name_of(s): kept for s in self.subs if (kept := s.state_dict())},
             generators=get_generators(loaders.values()), pass_generators=self._pass_generators))
 
     def load_state_dict(self, state):

@@ -1,52 +1,47 @@
-"""The book: its parts and pages in reading order, as index.ipynb lists them, and the way through.
+"""The book: its parts and pages in reading order, as contents.ipynb lists them, and the way through.
 
     python tools/book.py [--check] [--log FILE]
 
-Writes into each page what it needs and costs, and links to the pages before and after it; into
-the tables of index.ipynb minutes to read and seconds to run. The seconds stand in
-tools/seconds.json, which `--log` renews from what `make test` printed. `--check` changes nothing
-and says which page is out of date."""
+Writes into each page what it costs, and links to the pages before and after it; into the tables of
+contents.ipynb minutes to read and seconds to run. The seconds stand in tools/seconds.json, which
+`--log` renews from what `make test` printed. `--check` changes nothing and says which page is out
+of date."""
 import argparse
 import json
 import re
 import sys
+from os.path import relpath
 from pathlib import Path
 
-from pages import FOLD, Page, n_lines, own_imports, text_of
+from pages import FOLD, NBS, ROOT, Page, n_lines, name_of, page_paths, text_of
 
-ROOT = Path(__file__).resolve().parent.parent
-NBS = sorted(ROOT.glob('nbs/[!_.]*.ipynb'))
 SECONDS = ROOT/'tools/seconds.json'
-ROW = re.compile(r'^\| \[(\w+)\]\(\w+\.ipynb\) \| (.*?) \|(.*)$', re.M)
+ROW = re.compile(r'^\| \[([\w/]+)\]\([\w/]+\.ipynb\) \| (.*?) \|(.*)$', re.M)
 TOP, END = 'book-top', 'book-end'
+NO_ROW = {'index', 'contents'}
 
 
-def path_of(stem): return ROOT/f'nbs/{stem}.ipynb'
+def path_of(name): return NBS/f'{name}.ipynb'
 
 
-def cells(stem): return json.loads(path_of(stem).read_bytes())['cells']
+def cells(name): return json.loads(path_of(name).read_bytes())['cells']
 
 
-def module_of(path): return Page(path).module
-
-
-def title_of(stem):
+def title_of(name):
     "The first heading of a page, or its name."
-    for cell in cells(stem):
+    for cell in cells(name):
         heading = re.search(r'^# (.+)', text_of(cell['source']), re.M)
         if cell['cell_type'] == 'markdown' and heading: return heading[1]
-    return stem
+    return name
 
 
 def parts():
-    "[(title of the part, [(page, sentence)])], from the tables of index.ipynb."
+    "[(title of the part, [(page, sentence)])], from the tables of contents.ipynb."
     found = []
-    for cell in cells('index'):
-        if cell['cell_type'] != 'markdown': continue
-        for piece in re.split(r'^(?=\*\*Part )', text_of(cell['source']), flags=re.M):
-            heading, rows = re.match(r'\*\*(Part [^*]+)\*\*', piece), ROW.findall(piece)
-            if not heading or not rows: continue
-            found.append((heading[1], [(stem, text) for stem, text, _ in rows]))
+    for cell in cells('contents'):
+        text = text_of(cell['source'])
+        heading, rows = re.match('## (.+)', text), ROW.findall(text)
+        if heading and rows: found.append((heading[1], [row[:2] for row in rows]))
     return found
 
 
@@ -58,22 +53,25 @@ def minutes(page):
                                          if cell.kind == 'code')/25))
 
 
-def link(stem): return f'[{title_of(stem)}]({stem}.ipynb)'
+def link(name, page):
+    "A link from `page` to the page `name`."
+    return f"[{title_of(name)}]({relpath(name, Path(page).parent)}.ipynb)".replace('\\', '/')
 
 
 def way(reading, pages, seconds):
     "The two lines of each page: {page: {id of the cell: its text}}."
-    found, stem_of = {}, {page.module: stem for stem, page in pages.items() if page.module}
-    for i, (part, stem) in enumerate(reading):
-        needs = set().union(*(own_imports(cell.tree) for cell in pages[stem].exported))
-        needs = [link(other) for other in sorted(stem_of[name] for name in needs & stem_of.keys())]
-        needs = ', '.join(needs) or 'none of the others'
-        cost = f'{minutes(pages[stem])} min to read, {seconds.get(stem, 1)} s to run'
-        ends = [f'← {link(reading[i-1][1])}'] if i else []
-        ends += ['[Contents](index.ipynb)']
-        ends += [f'{link(reading[i+1][1])} →'] if i+1 < len(reading) else []
-        found[stem] = {TOP: f'*{part} · {cost}* · Needs: {needs}', END: ' · '.join(ends)}
+    found = {}
+    for i, (part, name) in enumerate(reading):
+        cost = f'{minutes(pages[name])} min to read, {seconds.get(name, 1)} s to run'
+        ends = [f'← {link(reading[i-1][1], name)}'] if i else []
+        ends += [link('contents', name)]
+        ends += [f'{link(reading[i+1][1], name)} →'] if i+1 < len(reading) else []
+        found[name] = {TOP: f'*{part} · {cost}*', END: ' · '.join(ends)}
     return found
+
+
+def is_solution(cell):
+    return cell['metadata'].get(FOLD) and '# Solution' in text_of(cell['source'])
 
 
 def with_way(nb, lines):
@@ -84,18 +82,18 @@ def with_way(nb, lines):
     first = next(i for i, cell in enumerate(kept)
                  if cell['cell_type'] == 'markdown' and re.match('# ', text_of(cell['source'])))
     hidden = '#| hide' in text_of(kept[-1]['source'])  # the cell that exports
-    folded = [i for i, cell in enumerate(kept) if cell['metadata'].get(FOLD)]
-    last = min([len(kept) - hidden, *folded])  # a folded heading hides what stands below it
+    solutions = [i for i, cell in enumerate(kept) if is_solution(cell)]
+    last = min([len(kept) - hidden, *solutions])  # a folded heading hides what stands below it
     nb['cells'] = [*kept[:first+1], new[TOP], *kept[first+1:last], new[END], *kept[last:]]
     return nb
 
 
 def with_costs(nb, pages, seconds):
-    "The index with minutes and seconds in the rows of its tables."
+    "The contents with minutes and seconds in the rows of its tables."
     def row(found):
-        stem, text, _ = found.groups()
-        link = f'[{stem}]({stem}.ipynb)'
-        return f'| {link} | {text} | {minutes(pages[stem])} | {seconds.get(stem, 1)} |'
+        name, text, _ = found.groups()
+        link = f'[{name}]({name}.ipynb)'
+        return f'| {link} | {text} | {minutes(pages[name])} | {seconds.get(name, 1)} |'
     for cell in nb['cells']:
         if cell['cell_type'] != 'markdown': continue
         cell['source'] = ROW.sub(row, text_of(cell['source'])).splitlines(keepends=True)
@@ -105,17 +103,17 @@ def with_costs(nb, pages, seconds):
 def shown_at(pages):
     "What is wrong with the links of index.ipynb to places that show a name of the library."
     source = '\n'.join(text_of(cell['source']) for cell in cells('index'))
-    for text, stem, place in re.findall(r'\[([^\]]*)\]\((\w+)\.ipynb(?:#([^)]+))?\)', source):
-        if stem not in pages:
-            yield f'index.ipynb links to {stem}.ipynb, which does not exist'
+    for text, name, place in re.findall(r'\[([^\]]*)\]\(([\w/]+)\.ipynb(?:#([^)]+))?\)', source):
+        if name not in pages:
+            yield f'index.ipynb links to {name}.ipynb, which does not exist'
             continue
-        prose = '\n'.join(cell.source for cell in pages[stem].cells if cell.kind == 'markdown')
+        prose = '\n'.join(cell.source for cell in pages[name].cells if cell.kind == 'markdown')
         places = {heading.replace(' ', '-') for heading in re.findall(r'^#+ (.+)', prose, re.M)}
         if not place: continue
-        if place not in places: yield f'index.ipynb: {stem}.ipynb has no heading {place}'
-        code = '\n'.join(cell.source for cell in pages[stem].code)
-        for name in re.findall(r'`(\w+)`', text):
-            if not re.search(rf'\b{name}\b', code): yield f'index.ipynb: {stem}.ipynb lacks {name}'
+        if place not in places: yield f'index.ipynb: {name}.ipynb has no heading {place}'
+        code = '\n'.join(cell.source for cell in pages[name].code)
+        for word in re.findall(r'`(\w+)`', text):
+            if not re.search(rf'\b{word}\b', code): yield f'index.ipynb: {name}.ipynb lacks {word}'
 
 
 def main():
@@ -126,23 +124,23 @@ def main():
     args = parser.parse_args()
     seconds = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
     if args.log:
-        seconds |= {stem: int(n) for stem, n in re.findall(
-            r'^passed  (\w+)\.ipynb  (\d+)s', args.log.read_text(encoding='utf-8'), re.M)}
+        seconds |= {name: int(n) for name, n in re.findall(
+            r'^passed  ([\w/]+)  (\d+)s', args.log.read_text(encoding='utf-8'), re.M)}
         SECONDS.write_text(json.dumps(seconds, indent=1, sort_keys=True) + '\n')
-    pages = {path.stem: Page(path) for path in NBS}
-    reading = [(part, stem) for part, rows in parts() for stem, _ in rows]
+    pages = {name_of(path): Page(path) for path in page_paths()}
+    reading = [(part, name) for part, rows in parts() for name, _ in rows]
     lines = way(reading, pages, seconds)
-    missing = sorted(pages.keys() - lines.keys() - {'index'})
-    problems = [f'nbs/{stem}.ipynb has no row in index.ipynb' for stem in missing]
+    missing = sorted(pages.keys() - lines.keys() - NO_ROW)
+    problems = [f'nbs/{name}.ipynb has no row in contents.ipynb' for name in missing]
     problems += shown_at(pages)
-    for stem in [*lines, 'index']:
-        old = path_of(stem).read_text(encoding='utf-8')
+    for name in [*lines, 'contents']:
+        old = path_of(name).read_text(encoding='utf-8')
         nb = json.loads(old)
-        nb = with_way(nb, lines[stem]) if stem in lines else with_costs(nb, pages, seconds)
+        nb = with_way(nb, lines[name]) if name in lines else with_costs(nb, pages, seconds)
         new = json.dumps(nb, ensure_ascii=False, indent=1, sort_keys=True) + '\n'
         if new == old: continue
-        if args.check: problems.append(f'nbs/{stem}.ipynb is out of date: run python tools/book.py')
-        else: path_of(stem).write_text(new, encoding='utf-8')
+        if args.check: problems.append(f'nbs/{name}.ipynb is out of date: run python tools/book.py')
+        else: path_of(name).write_text(new, encoding='utf-8')
     for problem in problems: print(problem)
     return 1 if problems else 0
 

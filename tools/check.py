@@ -1,36 +1,31 @@
-"""Check the notebooks against the project's rules: who imports whom, and the numbers of the style.
+"""Check the notebooks and the package against the project's rules: its layers, names and habits.
 
     python tools/check.py
 
 Prints one line for each problem, `nbs/x.ipynb cell <id>: message`; exits with 1 if there is any."""
 import ast
+import builtins
 import re
 import sys
-from collections import Counter
+from collections import Counter, defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-from pages import DEF, Page, imports, n_lines, own_imports, text_of
+from pages import DEF, ROOT, Page, imports, n_lines, own_imports, page_paths, text_of
 
-ROOT = Path(__file__).resolve().parent.parent
-# The most of each (for prose: the least words per line). Lines of code: see `pages.n_lines`.
-LIMITS = dict(line=100, cell=25, function=25, module=200, shown=3, prose=1.5)
-# Who may go beyond a limit, and why: (page, limit, def or class; '' for the page) -> number.
-EXCEPTIONS = {
-    ('02_learner', 'cell', 'Loop'): 60,  # the loop is one page; its shape is the lesson
-    ('02_learner', 'module', ''): 320,   # loop, fit and the errors of both: half is messages
-    ('09_state', 'module', ''): 280,    # what a run consists of: one list, in one file
-    ('03_pubsub', 'module', ''): 320,    # the event engine: one file that imports nothing of ours
-    ('inspect/01_loop', 'module', ''): 220,   # the picture of the loop; its style sheet is data
-    ('inspect/09_as_code', 'module', ''): 270,   # one writer, from handlers to the script: read as a whole
-}
+LINE, PROSE = 100, 1.5  # columns; words per line of code, on pages of more than 40 lines
+FIRST = 5               # the page's main name runs within so many code cells
+N_ALL, N_ENTRIES = 160, 22  # names of nntrain.all; what stands directly in nntrain/
+# A module imports from lower layers, or from its own package.
+LAYERS = ('pubsub state', 'learner data', 'dataloaders metrics device lrfind momentum progress '
+          'training inspect checkpoint', 'tracking distributed inference variants', 'interop',
+          'cli', 'examples')
+LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 # What these modules may import besides the standard library.
-CORE = dict(pubsub=set(), state={'torch'}, learner={'torch', 'nntrain.pubsub', 'nntrain.state'})
-BASES = {'trackers'}  # what they define is there to be subclassed, also by other subscribers
-EARLY = {'learner': {'pubsub', 'state'}}  # the one notebook that uses what the next two build
-# A command; classes that cannot be made without an extra; names that would hide those of torch.
-NOT_IN_ALL = {'cli', 'estimators', 'optimizers'}
-NO_PAGE = {'__init__', '__main__', '_modidx', 'all'}  # `python -m nntrain` needs __main__
+CORE = dict(pubsub=set(), state={'torch', 'nntrain.pubsub'},
+            learner={'torch', 'nntrain.pubsub', 'nntrain.state'})
+BASES = {'tracking.loggers'}  # what it defines is there to be subclassed, also by subscribers
+NO_PAGE = {'__main__', '_modidx', 'all'}  # `python -m nntrain` needs __main__
 UNSAFE_MODULES = {'pickle', 'dill', 'cloudpickle', 'marshal', 'shelve'}
 UNSAFE_CALLS = {'eval', 'exec', 'os.system', 'os.popen'}
 UNSAFE_ARGUMENTS = {('weights_only', False), ('shell', True)}
@@ -38,34 +33,30 @@ MACHINE = re.compile(r'(?<![\w./:<])/(?:home|root|tmp|Users|opt|usr|var|mnt|priv
                      r'|\b0x[0-9a-f]{8,}')
 
 
-def limit(page, kind, *names):
-    allowed = [EXCEPTIONS.get((page.stem, kind, name), LIMITS[kind]) for name in names or ['']]
-    return min(allowed) if kind == 'prose' else max(allowed)
-
-
 # --- who imports whom -----------------------------------------------------------------------------
 
-def check_imports(pages):
-    "Notebooks import earlier ones; subscribers no sibling; the core only what CORE says."
-    numbers = {page.module: page.number for page in pages if page.module}
-    numbers['all'] = max(numbers.values(), default='')
+def package_of(module): return module.split('.')[0]
+
+
+def check_layers(pages):
+    "Library code imports lower layers; subscribers no sibling; the core only what CORE says."
     subscribers = {page.module for page in pages if page.is_subscriber} - CORE.keys() - BASES
-    for page, cell in [(page, cell) for page in pages for cell in page.code]:
-        modules = own_imports(cell.tree) & numbers.keys()
-        for name in sorted(modules - EARLY.get(page.module, set())):
-            if numbers[name] >= page.number:
-                yield page, cell, f'imports nntrain.{name} of notebook {numbers[name]}: not earlier'
-        if not cell.exported: continue
-        if 'all' in modules: yield page, cell, 'library code imports nntrain.all'
-        if page.is_subscriber:
-            for name in sorted(modules & subscribers):
+    for page, cell in [(page, cell) for page in pages for cell in page.exported]:
+        mine = package_of(page.module)
+        for name in sorted(own_imports(cell.tree)):
+            other = package_of(name)
+            if name == 'all': yield page, cell, 'library code imports nntrain.all'
+            elif other not in LAYER and name[0] != '_':
+                yield page, cell, f'nntrain.{name} stands in no layer'
+            elif name[0] != '_' and other != mine and LAYER[other] >= LAYER[mine]:
+                yield page, cell, f'imports nntrain.{name}: {other} is no lower layer than {mine}'
+            if page.is_subscriber and name in subscribers and other == mine:
                 yield page, cell, f'imports nntrain.{name}, a sibling subscriber module'
-        if page.module in CORE:
+        for name in imports(cell.tree) if page.module in CORE else ():
             allowed = CORE[page.module]
-            for name in imports(cell.tree):
-                if not {name, name.split('.')[0]} & (allowed | sys.stdlib_module_names):
-                    yield page, cell, f'imports {name}; besides the standard library ' \
-                                      f'{page.module} may import {sorted(allowed) or "nothing"}'
+            if not {name, name.split('.')[0]} & (allowed | sys.stdlib_module_names):
+                yield page, cell, f'imports {name}; besides the standard library ' \
+                                  f'{page.module} may import {sorted(allowed) or "nothing"}'
 
 
 def check_cycles(pages):
@@ -76,37 +67,97 @@ def check_cycles(pages):
         yield None, None, f"modules import each other: {' -> '.join(error.args[1])}"
 
 
+# --- classes and private names --------------------------------------------------------------------
+
+def names_in(tree, without_bases=False):
+    "How often each name is read in `tree`."
+    bases = {id(base) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+             for base in node.bases} if without_bases else ()
+    return Counter(node.attr if isinstance(node, ast.Attribute) else node.id
+                   for node in ast.walk(tree)
+                   if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in bases)
+
+
+def check_bases(pages):
+    "No class of the library is there for one subclass alone."
+    children, home, used = defaultdict(set), {}, Counter()
+    for page in pages:
+        for cell in page.code:
+            lesson = not cell.exported
+            used.update(names_in(cell.tree, without_bases=not lesson))
+            for node in [n for n in ast.walk(cell.tree) if isinstance(n, ast.ClassDef)]:
+                if not lesson: home[node.name] = page, cell
+                for base in node.bases:
+                    name = ast.unparse(base).split('.')[-1]
+                    if not lesson: children[name].add(node.name)
+    for name, (page, cell) in home.items():
+        private_only = name.startswith('_') and not cell_calls(pages, name)
+        if len(children[name]) == 1 and (private_only or not used[name]):
+            yield page, cell, f'{name} is the base of {[*children[name]][0]} alone: make them one'
+
+
+def cell_calls(pages, name):
+    "Whether library code uses the class `name` other than as a base."
+    return any(names_in(cell.tree, without_bases=True)[name] for page in pages
+               for cell in page.exported)
+
+
+def private_names(page):
+    "The names with one underscore that the module of `page` defines or assigns."
+    found = set()
+    for cell in page.exported:
+        for node in ast.walk(cell.tree):
+            if isinstance(node, (*DEF, ast.ClassDef)): found.add(node.name)
+            if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+                found.add(node.attr)
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store): found.add(node.id)
+    return {name for name in found if re.match('_[^_]', name)}
+
+
+def check_private(pages):
+    "No module reads a private name of another."
+    defined = {page.module: private_names(page) for page in pages if page.module}
+    for page, cell in [(page, cell) for page in pages for cell in page.exported]:
+        others = set().union(*(names for module, names in defined.items()
+                               if module != page.module)) - defined[page.module]
+        for name in sorted({n.attr for n in ast.walk(cell.tree) if isinstance(n, ast.Attribute)}
+                           & others):
+            yield page, cell, f'reads `.{name}`, which is private to another module'
+        for node in ast.walk(cell.tree):
+            if not isinstance(node, ast.ImportFrom): continue
+            if not (node.module or '').startswith('nntrain'): continue
+            for alias in node.names:
+                if re.match('_[^_]', alias.name):
+                    yield page, cell, f'imports the private {alias.name} of {node.module}'
+
+
 # --- style ----------------------------------------------------------------------------------------
 
-def check_sizes(page):
+def check_lines(page):
     for cell in page.code:
-        names = [node.name for node in cell.definitions]
         longest = max(map(len, cell.source.splitlines()), default=0)
-        if longest > limit(page, 'line', *names): yield page, cell, f'line of {longest} columns'
-        n = n_lines(cell.source)
-        if n > limit(page, 'cell', *names): yield page, cell, f'cell of {n} lines'
-        for node in ast.walk(cell.tree):
-            if not isinstance(node, DEF): continue
-            n = n_lines(cell.stretch(node))
-            if n > limit(page, 'function', node.name): yield page, cell, f'{node.name}: {n} lines'
-    n = sum(n_lines(cell.source) for cell in page.exported)
-    if n > limit(page, 'module'): yield page, None, f'module of {n} lines of code'
+        if longest > LINE: yield page, cell, f'line of {longest} columns'
     ratio, n = page.words_per_line
-    if n > 40 and ratio < limit(page, 'prose'):
+    if n > 40 and ratio < PROSE:
         yield page, None, f'{ratio:.2f} words of prose per line of code, over {n} lines'
 
 
-def check_shown(page):
-    "Every public definition has a docstring and is named in a visible lesson cell soon after."
-    for i, cell in enumerate(page.code):
+def check_main_name(page, name):
+    "The name that the contents give first runs within the first code cells."
+    runs = [cell for cell in page.code if 'default_exp' not in cell.flags
+            and not all(isinstance(node, (ast.Import, ast.ImportFrom)) for node in cell.tree.body)]
+    for cell in runs[:FIRST]:
+        inside = [node for node in cell.tree.body if not isinstance(
+            node, (*DEF, ast.ClassDef, ast.Import, ast.ImportFrom))]
+        if any(names_in(node)[name] for node in inside): return
+    yield page, None, f'{name} does not run within the first {FIRST} code cells'
+
+
+def check_docstrings(page):
+    for cell in page.exported:
         for node in cell.definitions if cell.public else ():
-            if node.name.startswith('_'): continue
-            if not ast.get_docstring(node): yield page, cell, f'{node.name} has no docstring'
-            n = limit(page, 'shown', node.name)
-            lessons = [near.source for near in page.code[i+1:i+1+n]
-                       if not near.exported and 'hide' not in near.flags]
-            if not any(re.search(rf'\b{node.name}\b', source) for source in lessons):
-                yield page, cell, f'{node.name} is not shown in the next {n} code cells'
+            if not node.name.startswith('_') and not ast.get_docstring(node):
+                yield page, cell, f'{node.name} has no docstring'
 
 
 def undocumented(cell, function):
@@ -190,7 +241,7 @@ def check_solutions(page):
 
 def check_page(page):
     try:
-        for check in (check_sizes, check_shown, check_docments, check_habits, check_outputs,
+        for check in (check_lines, check_docstrings, check_docments, check_habits, check_outputs,
                       check_solutions):
             yield from check(page)
     except SyntaxError as error: yield page, None, f'cannot be parsed: {error}'
@@ -222,19 +273,51 @@ def public_names(path):
 
 
 def check_package(pages):
-    "One module for each notebook, each in nntrain.all, no name in two; nothing unsafe."
+    "One module for each notebook; nntrain.all small and harmless; nothing unsafe."
+    package = ROOT/'nntrain'
     modules = {page.module for page in pages if page.module}
-    files = {path.stem: path for path in sorted((ROOT/'nntrain').glob('*.py'))}
+    files = {path.relative_to(package).with_suffix('').as_posix().replace('/', '.'): path
+             for path in sorted(package.rglob('*.py')) if path.name != '__init__.py'}
     for name in sorted((files.keys() ^ modules) - NO_PAGE):
-        yield f'nntrain/{name}.py: ' + ('no notebook makes it' if name in files else 'missing')
-    listed = own_imports(ast.parse(files['all'].read_text(encoding='utf-8')))
-    for name in sorted((modules ^ listed) - NOT_IN_ALL):
-        yield f'nntrain/all.py: {name} ' + ('is missing' if name in modules else 'has no notebook')
-    count = Counter(name for stem in listed & files.keys() for name in public_names(files[stem]))
-    for name in [name for name, n in count.items() if n > 1]:
-        yield f'nntrain/all.py: two modules define {name}'
+        yield f'nntrain.{name}: ' + ('no notebook makes it' if name in files else 'is missing')
+    n = len([path for path in package.iterdir() if path.name[0] not in '_.'])
+    if n > N_ENTRIES: yield f'nntrain/: {n} entries stand directly in it, at most {N_ENTRIES}'
+    yield from check_all(files['all'].read_text(encoding='utf-8'))
     for name, path in files.items():
-        yield from (f'nntrain/{name}.py: {message}' for message in check_safe(path))
+        yield from (f'nntrain.{name}: {message}' for message in check_safe(path))
+
+
+def check_all(source):
+    "What is wrong with nntrain/all.py: too many names, or one that hides another's."
+    import torch
+    names = [alias.asname or alias.name for node in ast.parse(source).body
+             if isinstance(node, ast.ImportFrom) for alias in node.names]
+    if '*' in names: yield 'nntrain.all: name what is imported, no `*`'
+    if len(names) > N_ALL: yield f'nntrain.all: {len(names)} names, at most {N_ALL}'
+    for name in [name for name, n in Counter(names).items() if n > 1]:
+        yield f'nntrain.all: {name} comes twice'
+    for name in names:
+        if hasattr(builtins, name): yield f'nntrain.all: {name} hides a name of Python'
+        if hasattr(torch, name): yield f'nntrain.all: {name} hides torch.{name}'
+
+
+def check_methods(pages):
+    "The table of methods of the learner against the pages that patch them."
+    sys.path.insert(0, str(ROOT))
+    from nntrain.learner import METHODS
+    patched = {}
+    for page in [page for page in pages if page.module]:
+        for cell in page.exported:
+            for node in cell.definitions:
+                first = node.args.args[:1] if isinstance(node, DEF) else []
+                about = ast.unparse(first[0].annotation or first[0]) if first else ''
+                is_patch = any('patch' in ast.unparse(d) for d in node.decorator_list)
+                if is_patch and re.search(r'\bLearner\b', about) and node.name[0] != '_':
+                    patched[node.name] = page.module
+    for name in sorted({*METHODS, *patched}):
+        if METHODS.get(name) != patched.get(name):
+            yield f'nntrain.learner.METHODS[{name!r}] is {METHODS.get(name)!r}, ' \
+                  f'the page that patches it is {patched.get(name)!r}'
 
 
 def check_scripts():
@@ -242,20 +325,35 @@ def check_scripts():
     for path in [ROOT/'setup.py', ROOT/'nntrain/all.py', *sorted(ROOT.glob('tools/*.py')),
                  *sorted(ROOT.glob('benchmarks/*.py'))]:
         for i, line in enumerate(path.read_text(encoding='utf-8').splitlines(), 1):
-            if len(line) > LIMITS['line']:
+            if len(line) > LINE:
                 yield f'{path.relative_to(ROOT)}: line {i} has {len(line)} columns'
 
 
+def main_names():
+    "The first name in backticks of each page's row in contents.ipynb."
+    from book import parts
+    found = {}
+    for _, rows in parts():
+        for page, text in rows:
+            name = re.search(r'`(?:[\w]+\.)*(\w+)', text)
+            if name: found[page] = name[1]
+    return found
+
+
 def main():
-    pages = [Page(path) for path in sorted((ROOT/'nbs').glob('[!_.]*.ipynb'))]
+    pages = [Page(path) for path in page_paths()]
     found = [problem for page in pages for problem in check_page(page)]
     if not any('cannot be parsed' in message for _, _, message in found):
-        found += [*check_imports(pages), *check_cycles(pages)]
+        for check in (check_layers, check_cycles, check_bases, check_private):
+            found += check(pages)
+        names = main_names()
+        for page in pages: found += check_main_name(page, names[page.name]) \
+                if page.name in names else ()
     lines = []
     for page, cell, message in found:
-        where = f'nbs/{page.stem}.ipynb' if page else 'nntrain'
+        where = f'nbs/{page.name}.ipynb' if page else 'nntrain'
         lines.append(f"{where}{f' cell {cell.id}' if cell else ''}: {message}")
-    lines += [*check_package(pages), *check_scripts()]
+    lines += [*check_package(pages), *check_methods(pages), *check_scripts()]
     print(*lines, sep='\n', end='\n' if lines else '')
     return 1 if lines else 0
 

@@ -83,7 +83,8 @@ class Page:
     def __init__(self, path):
         self.name = name_of(path)
         self.cells = [Cell(data) for data in json.loads(path.read_text(encoding='utf-8'))['cells']]
-        first = next((i for i, cell in enumerate(self.cells) if cell.folded), len(self.cells))
+        first = next((i for i, cell in enumerate(self.cells)
+                      if cell.folded and '# Solution' in cell.source), len(self.cells))
         self.lesson, self.solutions = self.cells[:first], self.cells[first:]
         self.code = [cell for cell in self.cells if cell.kind == 'code']
         self.exported = [cell for cell in self.code if cell.exported]

@@ -27,8 +27,8 @@ class _Last(Subscriber):
     order = -1000
     def __init__(self, owner): self.owner = owner
     def is_on(self, learn):
-        rehearsing = self.owner.depth > 1 or id(self.owner) in learn._muted
-        return not rehearsing and learn._stopped_at is False
+        rehearsing = self.owner.depth > 1 or id(self.owner) in learn.muted
+        return not rehearsing and learn.stopped_at is False
     def before_full_epoch(self, learn):
         if self.owner.finished and self.is_on(learn):
             print(f'already complete: a subscriber ended the run in epoch {learn.epoch-1}')
@@ -73,7 +73,7 @@ class _Saving(_Timed):
     def save(self, learn, value=None, finished=False, exact=True):
         "Have a checkpoint of this moment written, unless there is one; then old ones go."
         self.wait()  # for the one before
-        position = {'level': 'epoch', 'epoch': learn.epoch+1} if finished else learn._position()
+        position = {'level': 'epoch', 'epoch': learn.epoch+1} if finished else learn.position()
         end = '-end'*(position['level'] == 'epoch')
         path = self.folder/f'step-{learn.train_iter:08d}{end}'
         if path.name == self.saved: return
@@ -114,7 +114,7 @@ class _Starting(_Saving):
 class _Exacting(_Starting):
     def _check_exact(self, learn):
         "Warn of what keeps this run from being continued exactly, or raise it."
-        said = hindrances(learn, bool(learn._resuming) or self.exact)
+        said = hindrances(learn, bool(learn.resuming) or self.exact)
         if self.exact and (said := said + without_state(learn)): raise ValueError(
             'CheckpointS: with `exact=True` nothing may be in the way, but ' + '; '.join(said))
         for text in said: warnings.warn(text)
@@ -124,7 +124,7 @@ class _Checking(_Exacting):
     def _check_start(self, learn):
         "Go on, start over, or refuse to mix two runs."
         self._check_exact(learn)
-        if learn._resuming: return self._check_resumed(learn._resuming, learn)
+        if learn.resuming: return self._check_resumed(learn.resuming, learn)
         for path in checkpoints(self.folder):
             if not self.fresh: raise ValueError(f'{self.folder} has checkpoints: go on from them '
                 'by fit(..., resume=True), or start over with CheckpointS(..., fresh=True)')
@@ -148,7 +148,7 @@ class _Resuming(_Checking):
         if source in found: self.saved = source.name
         self.saved_step,self.finished = state['clocks']['train_iter'],run.get('finished', False)
         tell_replay(state, learn)
-        if not self.strict: learn._resuming = left_out(state, learn)
+        if not self.strict: learn.resuming = left_out(state, learn)
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5c9e8306
 class _Fitting(_Resuming):
@@ -180,10 +180,10 @@ class _Fitting(_Resuming):
 class _Ending(_Fitting):
     def after_cancel_fit(self, learn):
         "A subscriber ended the run: what is saved now has nothing left to do."
-        if self.depth == 1 and not learn._resuming: self.save(learn, finished=True)
+        if self.depth == 1 and not learn.resuming: self.save(learn, finished=True)
 
     def _save_after(self, error, learn):
-        if learn._position() is not None: return self.save(learn, exact=False)
+        if learn.position() is not None: return self.save(learn, exact=False)
         self.wait()
         error.add_note('not saved, as it was in the middle of a batch; the last checkpoint is '
                        f'{self.saved}')
@@ -193,7 +193,7 @@ class _Ending(_Fitting):
         if self.depth: return
         with self._stack:
             if self.signals is None or self.signals.ended: return
-            if learn.error is not None and self.on_error == 'save' and not learn._resuming:
+            if learn.error is not None and self.on_error == 'save' and not learn.resuming:
                 self._save_after(learn.error, learn)
             self.wait()
             if self.signals.asked: self.signals.end()

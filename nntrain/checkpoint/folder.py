@@ -119,7 +119,7 @@ def left_out(
     learn, # A learner that may lack some of its subscribers
 )->dict:   # The state without them
     "Go on without the subscribers that are gone, and say so."
-    gone = sorted({*state['subs']} - {learn._names[id(sub)] for sub in learn.subs})
+    gone = sorted({*state['subs']} - {learn.name_of(sub) for sub in learn.subs})
     if not gone: return state
     warnings.warn(f'the state of the subscribers {gone} is left out, as this learner lacks them: '
                   'going on is not the same as never having stopped')

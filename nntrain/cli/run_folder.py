@@ -62,7 +62,7 @@ def check_folder(
 # %% ../../nbs/cli/01_run_folder.ipynb #0b91b7d6
 class RowsS(Subscriber):
     "Keep the rows of a fit, with those of before where it goes on."
-    order,_state,every_rank = SAVE,('rows',),True
+    order,state_names,every_rank = SAVE,('rows',),True
     def before_fit(self, learn): self.rows = []
     def after_epoch(self, learn): self.rows.append(dict(learn.row))
 

@@ -41,7 +41,7 @@ class _Agreeing:
     def _attend_save(self, learn):
         if self.saves: self._attend(learn)
     def _attend_over(self, learn):
-        if learn._stopped_at is False: self._attend_epoch(learn)  # else: when all is saved
+        if learn.stopped_at is False: self._attend_epoch(learn)  # else: when all is saved
     def _end(self, learn):
         if self.place.world == 1: return
         if self.place.rank == 0: told('end')
@@ -55,7 +55,7 @@ class _Keeping(_Agreeing):
     "The state of all ranks in the state of one."
     def state_dict(self):
         learn = self._learn()
-        if learn is None or not learn._fitting: return {}
+        if learn is None or not learn.fitting: return {}
         failed = learn.error is not None    # then nobody listens any more
         if self.place.world > 1 and not failed: told('state')
         ranks = [self._mine(learn)] if failed else self._give_state(learn)
@@ -66,7 +66,7 @@ class _Keeping(_Agreeing):
         self.fresh = mine['fresh'] or state['world'] != self.place.world
     def _give_state(self, learn): return gathered(self._mine(learn))
     def _mine(self, learn):
-        sums = {learn._names[id(s)]: s.state_dict() for s in learn.subs if hasattr(s, 'columns')}
+        sums = {learn.name_of(s): s.state_dict() for s in learn.subs if hasattr(s, 'columns')}
         named = learn.model.named_parameters() if self.unsynced else ()
         grads = {f'model.{name}': p.grad for name,p in named if p.grad is not None}
         return dict(generators=get_generators(loaders_of(learn.dls).values()), subs=sums,
@@ -94,10 +94,10 @@ class _Adapting(_Keeping):
 class Resuming(_Adapting):
     "All ranks go on from the state that rank 0 has found."
     def _share_state(self, learn):
-        if not (state := told(learn._resuming)): return
-        state = learn._resuming = {**state, 'subs': {**state['subs']}}
+        if not (state := told(learn.resuming)): return
+        state = learn.resuming = {**state, 'subs': {**state['subs']}}
         learn.epoch,place = state['position']['epoch'],self.place
-        saved = state['subs'].get(learn._names[id(self)])
+        saved = state['subs'].get(learn.name_of(self))
         world = saved['world'] if saved else 1
         if world != place.world: self._other_world(learn, state, saved, world)
         elif saved:

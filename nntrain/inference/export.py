@@ -45,7 +45,7 @@ def whole_model(
     learn, # A `Learner`
 ):         # A `WithTransforms`, on the CPU, in evaluation mode; copies
     "What the learner does to a batch in validation."
-    subs = [s for s in learn._ordered if isinstance(s, BatchTransformS) and not s.train_only]
+    subs = [s for s in learn.ordered if isinstance(s, BatchTransformS) and not s.train_only]
     transforms = deepcopy([transform for sub in subs for transform in sub.transforms])
     model = deepcopy(getattr(learn.model, '_orig_mod', learn.model))  # of a compiled one
     return WithTransforms(transforms, model).cpu().eval().requires_grad_(False)

@@ -86,12 +86,12 @@ class _Parts:
         known = {name.replace(' ', '_'): loader for name,loader in self.loaders.items()}
         self.sources = Sources(dict(model=learn.model, dls=learn.dls, **known))
         self.used,self.settings,self.objects = set(),{},{}
-        everybody = [s for s in learn._ordered if id(s) not in learn._muted]
+        everybody = [s for s in learn.ordered if id(s) not in learn.muted]
         self.subs = {id(s): s for s in everybody if s.order < SHOW}
-        self.left = [learn._names[id(s)] for s in everybody if s.order >= SHOW]
+        self.left = [learn.name_of(s) for s in everybody if s.order >= SHOW]
         for sub in self.subs.values():
             if not all(can_inline(sub, e) for e in learn.events if hasattr(sub, e)):
-                self.objects[id(sub)] = self.sources.made(sub, _prefix(learn._names[id(sub)]))
+                self.objects[id(sub)] = self.sources.made(sub, _prefix(learn.name_of(sub)))
         self.overridden = dict(self._overridden())
         self.adapter = bool(self.objects or self.overridden)
 
@@ -118,7 +118,7 @@ class _Settings(_Learner):
         value = vars(sub)[name]
         if name not in set_here and isinstance(value, (bool,int,float,str,type(None))):
             return ast.parse(self.sources.express(value), mode='eval').body
-        variable = f"{_prefix(self.learn._names[id(sub)])}_{name.lstrip('_')}"
+        variable = f"{_prefix(self.learn.name_of(sub))}_{name.lstrip('_')}"
         if variable not in self.settings: self.settings[variable] = self.sources.express(value)
         return ast.Name(variable, ctx)
 
@@ -127,7 +127,7 @@ class _Handlers(_Settings):
     def inline(self, sub, event):
         "The body of a handler as lines of the script."
         method = getattr(type(sub), event)
-        tree,name = tree_of(method),self.learn._names[id(sub)]
+        tree,name = tree_of(method),self.learn.name_of(sub)
         for used in free_names(source_of(method)): self.sources.need(used, method.__globals__)
         names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
         local = {node.id for node in names if isinstance(node.ctx, ast.Store)}
@@ -143,7 +143,7 @@ class _Events(_Handlers):
     def event(self, event):
         "Everything that happens at an event."
         kind,lines = next(k for k in KINDS if event.startswith(k+'_')),[]
-        for handler in getattr(self.learn._plans[event[len(kind)+1:]], kind):
+        for handler in getattr(self.learn.plans[event[len(kind)+1:]], kind):
             sub = self.subs.get(id(handler.__self__))
             if sub is None: continue
             if id(sub) not in self.objects: lines += self.inline(sub, event)

@@ -19,7 +19,7 @@ from torch import nn
 from .syncs import HostReads, short_path, who_reads
 from .loop import Table, as_cell
 from ..learner import as_subs
-from ..pubsub import SHOW, _goes_before
+from ..pubsub import SHOW, goes_before
 from ..state import copied, loaders_of
 from fastcore.basics import patch
 from ..learner import Learner
@@ -118,7 +118,7 @@ class Trace:
         outside = 'full_epoch' not in learn.open_phases or event.endswith('full_epoch')
         mode = '' if outside else learn.row['mode']
         outer,self.now = self.now,None
-        who = learn._names[id(sub)] if sub else type(learn).__name__
+        who = learn.name_of(sub) if sub else type(learn).__name__
         self.spans.append(span := Span(event, who, mode, sub))
         began,before = perf_counter(),describe(learn)
         start,self.now = perf_counter(),span
@@ -141,7 +141,7 @@ def _traced(cls, trace):
         _traced = True
         def _prepare(self, subs):
             super()._prepare(subs)
-            for phase,plan in self._plans.items():
+            for phase,plan in self.plans.items():
                 for kind in ('before','after','after_cancel','cleanup'):
                     setattr(plan, kind, tuple(
                         around(handler, f'{kind}_{phase}') for handler in getattr(plan, kind)))
@@ -183,7 +183,7 @@ def tracing(
     try:
         with learn.rehearse(observers=True), HostReads(place), redirect_stdout(io.StringIO()):
             learn.dls = _first_batches(learn.dls)
-            if silent: learn._muted = {id(s) for s in learn.subs if s.order >= SHOW}
+            if silent: learn.muted = {id(s) for s in learn.subs if s.order >= SHOW}
             learn.__class__ = _traced(cls, trace)
             learn._prepare(learn.subs)
             yield trace
@@ -200,7 +200,7 @@ def conflicts(
     for a,b in combinations([s for s in spans if s.sub and not s.event.startswith('cleanup')], 2):
         if (a.event, a.mode) != (b.event, b.mode) or a.sub is b.sub: continue
         if a.sub.order != b.sub.order: continue
-        if _goes_before(a.sub, b.sub) or _goes_before(b.sub, a.sub): continue
+        if goes_before(a.sub, b.sub) or goes_before(b.sub, a.sub): continue
         cure = (f"say which is first: `run_before = '{type(b.sub).__name__}'` in "
                 f'{type(a.sub).__name__}, or another `order`')
         if type(a.sub) is type(b.sub): cure = 'give one of them another `order`'

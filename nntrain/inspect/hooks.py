@@ -46,7 +46,7 @@ class Hooks:
 class _LayersS(Subscriber):
     "For every n-th training batch a tensor of `(layers, numbers)`."
     order = MEASURE
-    _state = 'seen','next','batches','values','names'
+    state_names = 'seen','next','batches','values','names'
     def __init__(self, every, n_numbers):
         if not isinstance(every, int) or every < 1: raise ValueError(f'{type(self).__name__}: '
             f'`every` must be a whole number, at least 1, got {every!r}')

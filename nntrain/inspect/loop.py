@@ -214,8 +214,8 @@ def show_loop(self:Learner,
     subs,known = as_subs(subs),{id(s) for s in self.subs}
     for sub in subs: check_subscriber(sub, self.events)
     everybody = in_order((*self.subs, *subs))
-    names = {id(s): self._names.get(id(s), type(s).__name__) for s in everybody}
-    awake = [s for s in everybody if id(s) not in self._muted]
+    names = {id(s): self.name_of(s) for s in everybody}
+    awake = [s for s in everybody if id(s) not in self.muted]
     plans = {phase: Plan(phase, awake, names) for phase in phases(type(self))}
     def listeners(event):
         kind = next(k for k in KINDS if event.startswith(k+'_'))

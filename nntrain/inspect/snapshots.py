@@ -39,8 +39,8 @@ def restore(self:Learner,
     kept = getattr(self, '_kept', {})
     if name not in kept: raise KeyError(f'no snapshot {name!r}; there are {sorted(kept)}: '
                                         'call `learn.snapshot(name)` first')
-    if self._fitting: raise RuntimeError('`restore` was called inside `fit`: wait for its end')
+    if self.fitting: raise RuntimeError('`restore` was called inside `fit`: wait for its end')
     state = kept[name]()
     if 'opt' not in state['objects']: self.opt = None  # it was made by a fit since
     self.load_state_dict(state)
-    self._stopped_at = state['position']
+    self.stopped_at = state['position']

@@ -76,7 +76,7 @@ class TimingS(Subscriber):
         if parameter is not None and parameter.is_cuda and self.event is None:
             self.event = lambda: torch.cuda.Event(enable_timing=True)
     def before_epoch(self, learn):
-        if self.plans is not learn._plans: self._wrap(learn)
+        if self.plans is not learn.plans: self._wrap(learn)
         self.stamps = [] if self.event else None
         self.to('loop')
         for label in self.spent: self.spent[label] = 0.
@@ -100,11 +100,11 @@ def _wrap(self:TimingS, learn):
     switch = lambda label: named(to(label), self)
     def around(handler):
         sub = handler.__self__
-        return handler if sub is self else named(timed(handler, learn._names[id(sub)]), sub)
+        return handler if sub is self else named(timed(handler, learn.name_of(sub)), sub)
     self.to = lambda label: switches[label](None)
     switches = {label: switch(label) for label in ('data','forward','backward','step','loop')}
-    for phase,plan in learn._plans.items(): _time_plan(plan, phase, switches.get, around)
-    self.plans = learn._plans
+    for phase,plan in learn.plans.items(): _time_plan(plan, phase, switches.get, around)
+    self.plans = learn.plans
 
 @patch
 def _stamp(self:TimingS, label):

@@ -25,7 +25,7 @@ def combinations(
 # %% ../../nbs/interop/02_optuna.ipynb #17a83a98
 class PruneS(Subscriber):
     "Report a value after every epoch, and end the fit when the rule says so."
-    order,_state = DECIDE,('value','pruned')
+    order,state_names = DECIDE,('value','pruned')
     value,pruned = None,False
     def __init__(self,
         rule,                         # Called with epoch and value; True ends the fit

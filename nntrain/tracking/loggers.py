@@ -76,7 +76,7 @@ def config_of(
     name = lambda part: getattr(part, '__name__', type(part).__name__)
     found = dict(model=name(learn.model), loss=name(learn.loss_fn), optimizer=name(learn.opt),
         epochs=learn.n_epochs, parameters=sum(p.numel() for p in learn.model.parameters()),
-        subscribers=' '.join(learn._names[id(sub)] for sub in learn.subs))
+        subscribers=' '.join(learn.name_of(sub) for sub in learn.subs))
     found |= _hypers(learn)
     return {name: v.tolist() if hasattr(v, 'tolist') else v for name,v in found.items()}
 
@@ -92,14 +92,14 @@ def no_draws():
 class _Counting(Subscriber):
     "The rows of a run, and how many of them the service has."
     order = SAVE+1  # opened when all others have made their checks
-    _state = 'rows','sent','fit','start','whole','run'
+    state_names = 'rows','sent','fit','start','whole','run'
     rows,sent,fit,start,whole = (),0,-1,0,0
     run,history,opened,ready,failed = None,None,False,False,None  # `run`: as the service calls it
 
     def before_fit(self, learn):
         last = self.rows[-1] if self.rows else dict(fit=-1, batches=0)
         self.fit,self.start,self.failed,self.ready = last['fit']+1,last['batches'],None,False
-        saved = (learn._resuming or {}).get('subs', {}).get(learn._names[id(self)])
+        saved = (learn.resuming or {}).get('subs', {}).get(learn.name_of(self))
         if saved: self.load_state_dict(saved)
         if os.environ.get('RANK', '0') != '0': return
         with no_draws(): self.open(learn)

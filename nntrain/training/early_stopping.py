@@ -50,7 +50,7 @@ def monitored(
 # %% ../../nbs/training/05_early_stopping.ipynb #ca7f8e47
 class MonitorS(Subscriber):
     "Look at a value at the end of each epoch; the base of those who decide something on it."
-    order,_state = SHOW+5,('rows','best','best_epoch','wait')  # before checkpoints are saved
+    order,state_names = SHOW+5,('rows','best','best_epoch','wait')  # before checkpoints are saved
     rows,best,best_epoch,wait = None,None,None,0
     def __init__(self,
         monitor:str='valid loss', # Mode and column of the rows
@@ -106,7 +106,7 @@ def check_patience(
 # %% ../../nbs/training/05_early_stopping.ipynb #35d473b2
 class KeepBestS(MonitorS):
     "Keep the weights of the best epoch, and put them into the model when the fit ends."
-    _state = *MonitorS._state,'weights'
+    state_names = *MonitorS.state_names,'weights'
     weights = None
     def decide(self, learn, better):
         if better: self.weights = copied(dict(learn.model.state_dict()))
@@ -117,7 +117,7 @@ class KeepBestS(MonitorS):
 # %% ../../nbs/training/05_early_stopping.ipynb #25148eab
 class ReduceLROnPlateauS(MonitorS):
     "Lower the learning rate when a value has stopped improving."
-    _state = *MonitorS._state,'resting'
+    state_names = *MonitorS.state_names,'resting'
     def __init__(self,
         monitor:str='valid loss', # Mode and column of the rows
         factor:float=0.1,         # The new rate is this times the old one, in `(0, 1)`
@@ -154,7 +154,7 @@ def decide(self:ReduceLROnPlateauS, learn, better):
 # %% ../../nbs/training/05_early_stopping.ipynb #d7790ec9
 class StopAfterS(Subscriber):
     "End the fit after so many optimizer steps, or seconds; validate once more before."
-    order,_state,began = DECIDE,('spent',),None
+    order,state_names,began = DECIDE,('spent',),None
     clock = staticmethod(time.monotonic)
     def __init__(self,
         n_steps=None, # Optimizer steps of this fit, at least 1
@@ -238,7 +238,7 @@ class SingleBatchS(ShortEpochS):
 # %% ../../nbs/training/05_early_stopping.ipynb #567f19e8
 class OverfitBatchS(Subscriber):
     "Train on the first training batch again and again."
-    order,_state,kept = PREPARE-1,('kept',),None  # before anyone moves or changes the batch
+    order,state_names,kept = PREPARE-1,('kept',),None  # before anyone moves or changes the batch
     def before_fit(self, learn): self.kept = None
     def before_batch(self, learn):
         if not learn.training: return

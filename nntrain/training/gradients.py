@@ -35,7 +35,7 @@ def check_accumulation(
 
 # %% ../../nbs/training/07_gradients.ipynb #4bf3a401
 class _Group(Subscriber):
-    order,_state = GROUP,('n','samples','total')
+    order,state_names = GROUP,('n','samples','total')
     def _start_group(self): self.n,self.samples,self.total,self.closing = 0,0,0,False
     def _is_full(self, n, samples):
         return n >= self.n_batches if self.n_batches else samples >= self.n_samples

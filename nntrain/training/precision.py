@@ -31,7 +31,7 @@ class _Autocast(Subscriber):
 
 # %% ../../nbs/training/09_precision.ipynb #09635542
 class _Scaling(_Autocast):
-    _state = 'n_skipped','in_a_row','unread'
+    state_names = 'n_skipped','in_a_row','unread'
     def before_backward(self, learn):
         if learn.scaler: learn.loss_grad = learn.scaler.scale(learn.loss_grad)
     def before_step(self, learn):

@@ -88,7 +88,7 @@ class _Progressing(_Planned):
 # %% ../../nbs/training/03_schedule.ipynb #9705db9e
 class ScheduleS(_Progressing):
     "Set hyperparameters, and anything else by its dotted name, by curves of the fit's progress."
-    _state = ('n_planned',)
+    state_names = ('n_planned',)
     def __init__(self,
         others=None,          # Dotted name -> curve, such as `{'model.2.p': linear(0.5, 0)}`
         each:str='batch',     # When to set: at each 'batch' of training, or each 'epoch'

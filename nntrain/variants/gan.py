@@ -135,7 +135,7 @@ class GANLearner(_Pair):
 # %% ../../nbs/variants/04_gan.ipynb #7b270243
 class TurnLossesS(Subscriber):
     "Mean loss of each network as the columns `generator` and `discriminator` of a training pass."
-    order,_state = MEASURE,('totals',)
+    order,state_names = MEASURE,('totals',)
     def __init__(self): self.totals = {}
     def before_epoch(self, learn): self.totals = {}
     def after_generator(self, learn):
@@ -170,7 +170,7 @@ def show_rows(
 # %% ../../nbs/variants/04_gan.ipynb #07324ea2
 class SamplesS(Subscriber):
     "Keep samples from the same noise as epochs pass."
-    order,_state = SHOW,('kept',)
+    order,state_names = SHOW,('kept',)
     def __init__(self,
         n:int=16,    # Samples kept each time
         every:int=1, # Epochs from one time to the next, at least 1
