@@ -137,13 +137,16 @@ def _one_number(name, value, total):
 class MetricsS(Subscriber):
     "Fill `learn.row` with loss and metrics of each pass; print it if nobody else shows it."
     order = MEASURE
-    def __init__(self, *metrics, **named):
-        self.metrics,self.prints = named_metrics(metrics, named),False
+    def __init__(self, *metrics,
+        show:bool=True, # False prints no rows
+        **named
+    ):
+        self.metrics,self.show,self.prints = named_metrics(metrics, named),show,False
         self.columns = Columns(self.metrics)
 
     def before_fit(self, learn):
         alike = [s for s in learn.subs if isinstance(s, MetricsS)]
-        self.prints = self is alike[-1] and not any(
+        self.prints = self.show and self is alike[-1] and not any(
             getattr(s, 'shows_rows', False) for s in learn.subs)
     def before_epoch(self, learn): self.columns.reset()
     def after_batch(self, learn):
