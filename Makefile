@@ -7,7 +7,7 @@ BIN := .venv/bin
 help:
 	@echo "make demo        train on the digits that come with the package; writes runs/demo"
 	@echo "make test        every check and every notebook; ends with 'N passed, N failed'"
-	@echo "make test-faults kill, damage and forge checkpoints in every way; prints one table"
+	@echo "make test-faults kill, damage and forge checkpoints in every way, kill ranks; about ten minutes"
 	@echo "make docs        the book as HTML in _docs/site, without a network; checks its links"
 	@echo "make browser-test  pages in JupyterLab and in HTML, in a real browser; pictures in runs/browser"
 	@echo "make notebooks   export, execute and clean all notebooks, renew README.md"
@@ -20,7 +20,7 @@ test: .venv/dev
 	@$(BIN)/python tools/test.py
 
 test-faults: .venv/dev
-	@$(BIN)/python tools/faults.py
+	@$(BIN)/python -m pytest -v -m faults tests
 
 notebooks: .venv/dev
 	$(BIN)/nbdev_export

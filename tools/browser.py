@@ -19,8 +19,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from book import NBS, ROOT
-from pages import text_of
+from pages import ROOT, name_of, page_paths, text_of
 from playwright.sync_api import sync_playwright
 
 SITE, PICTURES = ROOT/'_docs/site', ROOT/'runs/browser'
@@ -43,7 +42,7 @@ def copy_project(folder):
     "What a reader has: the pages, the library, the settings that exporting needs."
     for name in ('nbs', 'nntrain'): shutil.copytree(ROOT/name, Path(folder)/name)
     shutil.copy(ROOT/'settings.ini', folder)
-    for path in Path(folder).glob('nbs/*.ipynb'):  # without the cells that take minutes
+    for path in Path(folder).glob('nbs/**/*.ipynb'):  # without the cells that take minutes
         nb = json.loads(path.read_text(encoding='utf-8'))
         nb['cells'] = [cell for cell in nb['cells'] if '#| slow' not in text_of(cell['source'])]
         path.write_text(json.dumps(nb), encoding='utf-8')
@@ -95,7 +94,7 @@ def watched(context, problems):
 
 def picture(tab, name):
     tab.wait_for_timeout(800)
-    tab.screenshot(path=PICTURES/f'{name}.png', timeout=120_000)
+    tab.screenshot(path=PICTURES/f"{name.replace('/', '-')}.png", timeout=120_000)
 
 
 def illegible(tab, selector, name):
@@ -152,7 +151,7 @@ def main():
     chromium = shutil.which('chromium') or shutil.which('google-chrome')
     if not chromium: sys.exit('no Chromium on the PATH: install one (Debian: apt install chromium)')
     if not SITE.exists(): sys.exit('no _docs/site: run make docs first')
-    pages = [path.stem for path in NBS if path.stem != 'index'] if args.all else args.pages
+    pages = [name_of(path) for path in page_paths() if name_of(path) != 'index'] if args.all else args.pages
     shutil.rmtree(PICTURES, ignore_errors=True)
     PICTURES.mkdir(parents=True)
     results = []

@@ -1,4 +1,4 @@
-"""Build the book as HTML, without Quarto and without a network: `make docs`.
+"""Build the book as HTML, without a network: `make docs`.
 
     python tools/docs.py [--check]
 
@@ -17,12 +17,12 @@ from pathlib import Path
 
 import nbformat
 import yaml
-from book import NBS, ROOT, module_of, parts, title_of
+from book import parts, title_of
 from links import broken_links
 from nbconvert import MarkdownExporter
 from nbdev.config import get_config
 from nbdev.showdoc import BasicMarkdownRenderer, show_doc
-from pages import FOLD
+from pages import FOLD, ROOT, Page, name_of, page_paths
 
 DOCS = ROOT/'_docs'
 PAGES, SITE = DOCS/'pages', DOCS/'site'
@@ -36,15 +36,19 @@ FENCE = re.compile(r'(^```.*?^```[^\n]*$)', re.M | re.S)
 
 
 def modules():
-    "The modules of the library in the order of the pages."
-    return [line.split('.')[1].split()[0] for line in (ROOT/'nntrain/all.py').read_text(
-        encoding='utf-8').splitlines() if line.startswith('from nntrain.')]
+    "The pages that make a module, by module, in reading order."
+    paths = {name_of(path): path for path in page_paths()}
+    pages = {name: Page(paths[name]).module for _, rows in parts() for name, _ in rows}
+    return {module: name for name, module in pages.items() if module}
 
 
 def public_names():
     "The module of each public name."
     return {name: module for module in modules()
             for name in importlib.import_module(f'nntrain.{module}').__all__}
+
+
+def up_from(name): return '../'*name.count('/')
 
 
 # --- a notebook as a page -------------------------------------------------------------------------
@@ -81,10 +85,10 @@ def linked(text, names, up=''):
         known = names.get(name.split('(')[0].split('.')[0])
         return f'[`{found[1]}`]({up}api/{known}.md#{anchor(name)})' if known else found[0]
     def page_link(found):
-        page,place = found.groups()
+        page, place = found.groups()
         return f"]({page and page.replace('.ipynb', '.md') or ''}{(place or '').lower()})"
     def prose(part):
-        part = re.sub(r'\]\((\w+\.ipynb)?(#[^)]*)?\)', page_link, part)
+        part = re.sub(r'\]\(([\w./]+\.ipynb)?(#[^)]*)?\)', page_link, part)
         return '\n'.join(line if line.startswith('#') else NAME.sub(link, line)
                          for line in part.split('\n'))
     return ''.join(part if part.startswith('```') else prose(part) for part in FENCE.split(text))
@@ -95,15 +99,17 @@ def anchor(name): return name.split('(')[0].split('.')[0].lower()
 
 def write_page(path, names):
     "The page of the notebook at `path`, its pictures beside it."
-    nb = folded(readable(nbformat.read(path, as_version=4)))
+    nb, page = folded(readable(nbformat.read(path, as_version=4))), PAGES/f'{name_of(path)}.md'
     for cell in nb.cells:
-        if cell.cell_type == 'markdown': cell.source = linked(cell.source, names)
+        if cell.cell_type == 'markdown':
+            cell.source = linked(cell.source, names, up_from(name_of(path)))
     text, resources = MarkdownExporter().from_notebook_node(
         nb, {'output_files_dir': f'{path.stem}_files'})
-    (PAGES/f'{path.stem}.md').write_text(text, encoding='utf-8')
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(text, encoding='utf-8')
     for name, data in resources['outputs'].items():
-        (PAGES/name).parent.mkdir(exist_ok=True)
-        (PAGES/name).write_bytes(data)
+        (page.parent/name).parent.mkdir(exist_ok=True)
+        (page.parent/name).write_bytes(data)
 
 
 # --- a module as a page of the API ----------------------------------------------------------------
@@ -155,7 +161,7 @@ def settings(config, api):
         plugins=['search', 'offline'],
         markdown_extensions=['tables', 'admonition', 'attr_list', 'md_in_html', 'pymdownx.details',
                              'pymdownx.superfences', 'pymdownx.highlight'],
-        nav=[{'nntrain': 'index.md'}, *book,
+        nav=[{'nntrain': 'index.md'}, {'Contents': 'contents.md'}, *book,
              {'API': [{f'nntrain.{module}': f'api/{module}.md'} for module in api]}])
 
 
@@ -186,11 +192,9 @@ def build():
     shutil.rmtree(DOCS, ignore_errors=True)
     (PAGES/'api').mkdir(parents=True)
     shutil.copytree(ROOT/'nbs/images', PAGES/'images')
-    names = public_names()
-    pages = {module_of(path): path.stem for path in NBS}
-    api = [module for module in modules() if module in pages]
-    for path in NBS: write_page(path, names)
-    for module in api: write_api(module, pages[module])
+    names, api = public_names(), modules()
+    for path in page_paths(): write_page(path, names)
+    for module, page in api.items(): write_api(module, page)
     (PAGES/'wide.css').write_text(WIDE)
     (DOCS/'mkdocs.yml').write_text(yaml.safe_dump(settings(get_config(), api), sort_keys=False))
     command = [sys.executable, '-m', 'mkdocs', 'build', '--quiet', '-f', str(DOCS/'mkdocs.yml')]

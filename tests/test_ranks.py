@@ -1,6 +1,4 @@
-"""Kill ranks of real torchrun runs and compare what is trained in the end; print one table.
-
-    python tools/ranks.py [number of kills, 10 by default]
+"""Kill ranks of real torchrun runs and compare what is trained in the end: `make test-faults`.
 
 Each run trains 2 ranks for 3 epochs of 13 rounds on 101 samples, with dropout, shuffling, a
 schedule, EMA and a checkpoint every 4 batches. One rank is killed by SIGKILL at a random round, at
@@ -16,8 +14,10 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT)]
+N_KILLS = 10
 EVENTS = ['before_batch', 'after_predict', 'after_backward', 'after_step', 'after_batch']
 
 
@@ -99,31 +99,33 @@ def fails(rank):
     return code, said, time.perf_counter() - begin
 
 
-def main(n):
+@pytest.fixture(scope='module')
+def whole():
+    "The run in which no rank is killed."
+    found, said, _ = one_run()
+    assert found is not None, said
+    return found
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('i', range(N_KILLS))
+def test_kill(whole, i):
     import torch
-    whole, said, seconds = one_run()
-    assert whole is not None, said
-    print(f'nobody killed: {int(whole["steps"])} steps, {seconds:.0f} s', flush=True)
-    same, draw = 0, random.Random(0)
-    for i in range(n):
-        rank, event, at = draw.randrange(2), draw.choice(EVENTS), draw.randrange(1, 38)
-        found, said, seconds = one_run(rank, event, at)
-        wrong = [said[-2000:]] if found is None else [
-            k for k, v in whole.items() if not torch.equal(v, found[k])]
-        same += not wrong
-        print(f'{i+1:2} rank {rank} killed in {event} of round {at}: '
-              f'{"identical" if not wrong else f"DIFFERENT {wrong}"}, {seconds:.0f} s', flush=True)
-    print(f'{same} of {n} identical')
-    ended = 0
-    for rank in range(2):
-        code, said, seconds = fails(rank)
-        ended += code != 0 and f'no data for rank {rank}' in said
-        print(f'rank {rank} raises: torchrun ends with {code}, {seconds:.0f} s', flush=True)
-    return same < n or ended < 2
+    draw = random.Random(i)
+    rank, event, at = draw.randrange(2), draw.choice(EVENTS), draw.randrange(1, 38)
+    found, said, _ = one_run(rank, event, at)
+    assert found is not None, f'rank {rank} killed in {event} of round {at}: {said[-2000:]}'
+    different = [name for name, value in whole.items() if not torch.equal(value, found[name])]
+    assert not different, f'rank {rank} killed in {event} of round {at}: {different} differ'
 
 
-if __name__ == '__main__':
-    if sys.argv[1:2] == ['--work']:
-        folder, rank, event, at, *raises = sys.argv[2:]
-        train(folder, int(rank), event, int(at), raises)
-    else: sys.exit(main(int((sys.argv[1:] or [10])[0])))
+@pytest.mark.faults
+@pytest.mark.parametrize('rank', range(2))
+def test_exception_on_one_rank_ends_torchrun(rank):
+    code, said, _ = fails(rank)
+    assert code != 0 and f'no data for rank {rank}' in said
+
+
+if __name__ == '__main__':  # what torchrun starts
+    folder, rank, event, at, *raises = sys.argv[2:]
+    train(folder, int(rank), event, int(at), raises)

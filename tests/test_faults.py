@@ -1,6 +1,4 @@
-"""Break checkpoints in every way we know of, and print one table; `make test-faults` runs it.
-
-    python tools/faults.py [A B12 ...]
+"""Break checkpoints in every way we know of: `make test-faults`, or `pytest -m faults -k A1`.
 
 Kills are SIGKILLs of child processes. The letters and numbers are those of the list of checks that
 the project is held to: A kill and resume, B atomic writes, C contents, D data, E stops,
@@ -26,8 +24,8 @@ from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from unittest.mock import patch
 
-sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 import numpy as np
+import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -1096,33 +1094,19 @@ def no_pickle(folder):
 @check('H45', 'no pickle, eval, exec, shell in the library')
 def grep(folder):
     from check import ROOT, check_safe
-    found = [line for path in ROOT.glob('nntrain/*.py') for line in check_safe(path)]
+    found = [line for path in ROOT.glob('nntrain/**/*.py') for line in check_safe(path)]
     assert not found, found
 
 
-def main():
+@pytest.mark.faults
+@pytest.mark.parametrize('name', [pytest.param(name, id=f'{name} {CHECKS[name][0]}') for name in
+                                  sorted(CHECKS, key=lambda name: (name[0], int(re.sub(r'\D', '', name))))])
+def test_fault(name, tmp_path):
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    wanted, n_run, failed = sys.argv[1:], 0, 0
-    for name in sorted(CHECKS, key=lambda name: (name[0], int(re.sub(r'\D', '', name)), name)):
-        title, function = CHECKS[name]
-        if wanted and not name.startswith(tuple(wanted)): continue
-        start, note, result, n_run = time.time(), '', 'passed', n_run+1
-        with TemporaryDirectory() as folder, open(os.devnull, 'w') as null:
-            sys.stdout, out = null, sys.stdout
-            try:
-                seed_all(0)
-                with warnings.catch_warnings():
-                    warnings.simplefilter('ignore')  # who cares has a `quiet` of its own
-                    note = function(Path(folder).resolve()) or ''
-            except BaseException as error:
-                if isinstance(error, KeyboardInterrupt) and name != 'E34': raise
-                result, failed = 'FAILED', failed + 1
-                note = f'{type(error).__name__}: {str(error)[-300:]}'
-            finally: sys.stdout = out
-        print(f'{name:4} {result}  {time.time()-start:5.1f}s  {title}' + f' ({note})'*bool(note),
-              flush=True)
-    print(f'{n_run-failed} passed, {failed} failed')
-    return 1 if failed else 0
-
-
-if __name__ == '__main__': sys.exit(main())
+    seed_all(0)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # who cares has a `quiet` of its own
+            CHECKS[name][1](tmp_path.resolve())
+    finally: torch.set_num_threads(threads)

@@ -1,6 +1,6 @@
 """Train, keep and go on without what Windows lacks: a rehearsal on Unix, not Windows itself.
 
-    python -X warn_default_encoding tools/windows.py
+    python -X warn_default_encoding tests/without_unix.py
 
 Takes away fcntl and its like, forks, the signals and flags of `os.open` that are Unix's, and the
 opening of folders; text files opened without a named encoding are errors. Then it imports
