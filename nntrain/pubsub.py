@@ -11,6 +11,7 @@ __all__ = ['CANCEL', 'PREPARE', 'GROUP', 'PRECISION', 'TRANSFORM', 'MEASURE', 'S
 
 # %% ../nbs/03_pubsub.ipynb #54a22c9e
 import difflib
+import inspect
 import math
 import warnings
 from functools import partial, wraps
@@ -41,8 +42,8 @@ def _phase(body, phase, cancel):
     "`body` as a phase of that name, ended by the exception `cancel`."
     @wraps(body)
     def publish(self):
-        plans,outer,kind,handler = self.plans,self._open,'before',None
-        plan,self._open = plans[phase],(phase,cancel,outer)
+        plans,outer,kind,handler = self.plans,self.running,'before',None
+        plan,self.running = plans[phase],(phase,cancel,outer)
         try:
             for handler in plan.before: handler(self)
             kind = 'body'
@@ -50,12 +51,12 @@ def _phase(body, phase, cancel):
             kind,now = 'after',plan if self.plans is plans else self.plans[phase]  # or a new plan
             for handler in now.after: handler(self)
         except BaseException as error:
-            self._open = phase,cancel,outer
+            self.running = phase,cancel,outer
             goes_on = _interrupted(self, error, plan, kind, None if kind == 'body' else handler)
             if goes_on is None: return False
             if goes_on is error: raise  # without a word: the traceback stays as short as it is
             raise goes_on
-        self._open = outer
+        self.running = outer
         if plan.cleanup:
             goes_on = _clean_up(self, plan.cleanup, phase)
             if goes_on is not None: raise goes_on
@@ -93,10 +94,10 @@ DECIDE = 40      # early stopping: raises last, when all have been served
 # %% ../nbs/03_pubsub.ipynb #17075ab8
 class Subscriber:
     "Listens: its methods named after events are called with the publisher, in ascending `order`."
-    order = 0                  # a number, best one of the bands
+    order = 0                    # a number, best one of the bands
     run_before = run_after = ()  # classes or names that it goes before or after, of equal order
-    rehearses = False          # True: a fit with it is undone at its end, as for a range test
-    state_names = ()                # names of the attributes that belong into a checkpoint
+    rehearses = False            # True: a fit with it is undone at its end, as for a range test
+    state_names = ()             # names of the attributes that belong into a checkpoint
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
@@ -113,8 +114,8 @@ class Subscriber:
 
     def load_state_dict(self, state):
         "Take over what `state_dict` returned."
-        if set(state) != set(self.state_names): raise ValueError(
-            f'{type(self).__name__}: the state has {sorted(state)}, expected {sorted(self.state_names)}')
+        if set(state) != set(self.state_names): raise ValueError(f'{type(self).__name__}: the '
+            f'state has {sorted(state)}, expected {sorted(self.state_names)}')
         for name,value in state.items(): setattr(self, name, value)
 
 # %% ../nbs/03_pubsub.ipynb #5b7253ef
@@ -154,7 +155,11 @@ def _means(target, sub):
     if isinstance(target, type): return isinstance(sub, target)
     return target in (getattr(sub, 'name', None), *(c.__name__ for c in type(sub).__mro__))
 
-def goes_before(a, b):
+def goes_before(
+    a,   # A subscriber
+    b,   # Another one
+)->bool: # Whether `run_before` of the first or `run_after` of the second says so
+    "Whether `a` is to be called before `b`."
     targets = lambda wish: wish if isinstance(wish, (tuple,list)) else (wish,)
     return a is not b and (any(_means(t, b) for t in targets(a.run_before))
                            or any(_means(t, a) for t in targets(b.run_after)))
@@ -224,7 +229,7 @@ def check_subscriber(
 # %% ../nbs/03_pubsub.ipynb #6fe6c4ab
 def _running(learn):
     "(name, cancel) of the phases that are running, the innermost first."
-    node = learn._open
+    node = learn.running
     while node:
         yield node[:2]
         node = node[2]
@@ -251,7 +256,7 @@ def _seen(learn, error, kind, phase, handler=None):
         lost = RuntimeError(f'{type(error).__name__} raised in {source}, but no '
             f'`{named[0] if named else "such phase"}` was running there')
         lost.__cause__,error = error,lost
-    error.add_note(learn._note(error, source))
+    error.add_note(learn.error_note(error, source))
     if learn.error is None: learn.error = error
     return error
 
@@ -266,12 +271,12 @@ def _clean_up(learn, handlers, phase, goes_on=None):
 # %% ../nbs/03_pubsub.ipynb #52d873b9
 def _interrupted(learn, error, plan, kind, handler):
     "End a phase in which `error` was raised; None if that cancelled it, else what goes on."
-    phase,cancel,outer = learn._open
-    learn._stopping(True)
-    if kind == 'body': error = learn._explain(error, phase)
+    phase,cancel,outer = learn.running
+    learn.mark_stop(True)
+    if kind == 'body': error = learn.better_error(error, phase)
     goes_on = _seen(learn, error, kind, phase, handler)
     began = {id(s) for s in (plan.until(handler) if kind == 'before' else plan.subs)}
-    learn._open = outer
+    learn.running = outer
     if cancel and isinstance(goes_on, cancel):
         goes_on = None
         for handler in learn.plans[phase].after_cancel:
@@ -281,7 +286,7 @@ def _interrupted(learn, error, plan, kind, handler):
                 goes_on = _seen(learn, error, 'after_cancel', phase, handler)
                 break
     goes_on = _clean_up(learn, [h for h in plan.cleanup if id(h.__self__) in began], phase, goes_on)
-    if goes_on is None and outer: learn._stopping(False)
+    if goes_on is None and outer: learn.mark_stop(False)
     if outer is None: learn.error = None
     return goes_on
 
@@ -303,80 +308,26 @@ class _SendsAfterCreate(type):
         made._after_create(made.ordered)
         return made
 
-# %% ../nbs/03_pubsub.ipynb #cefb810d
-class _Subscriptions:
-    "The list of subscribers and what is made of it."
-    _subs = muted = ()
     @property
-    def subs(self): return self._subs
-    def name_of(self, sub):
-        "The name of a subscriber here: its class's, or `name`, with `#2` for a second one."
-        return self._names.get(id(sub), type(sub).__name__)
+    def __signature__(cls):
+        "The parameters of the constructor, which `__call__` above would hide from `help`."
+        signature = inspect.signature(cls.__init__)
+        return signature.replace(parameters=[*signature.parameters.values()][1:])
 
-    def is_muted(self, sub):
-        "Whether `sub` is subscribed but not called, as observers are in a rehearsal."
-        return id(sub) in self.muted
-
-    def refresh_plans(self):
-        "Make the plans anew, after an `order` or a method of a subscriber has changed."
-        self._prepare(self._subs)
-
-    def mutes(self, sub): return False  # set on an instance: who is there, but not called
-
-    def _prepare(self, subs):
-        "Make the plans, so that a publish sorts, searches and formats nothing."
-        ordered,names = in_order(subs),_names(subs, self._names)
-        heard = tuple(s for s in ordered if id(s) not in self.muted and not self.mutes(s))
-        self.plans = {phase: Plan(phase, heard, names) for phase in phases(type(self))}
-        self._subs,self.ordered,self._names = tuple(subs),ordered,names
-
-    def _mute_observers(self):
-        self.muted = {id(s) for s in self._subs if s.order >= MEASURE and not s.rehearses}
-        self._prepare(self._subs)
-
-    def _after_create(self, subs):
-        for sub in subs:
-            if hasattr(sub, 'after_create'): sub.after_create(self)
-
-    def _explain(self, error, phase): return error
-    def _note(self, error, source): return f'in {source}'
-    def _stopping(self, now): "An exception ends a phase; False: no further one."
-
-# %% ../nbs/03_pubsub.ipynb #c556346b
-class _Subscribing(_Subscriptions):
-    def subscribe(self, *subs):
-        "Add subscribers, who hear from the next event on; all of them or, with an error, none."
-        running = self.open_phases
-        if 'batch' in running: running = running[:running.index('batch')]
-        mine = {id(s) for s in self._subs}
-        for sub in subs:
-            check_subscriber(sub, self.events, running)
-            if id(sub) in mine: raise ValueError(f'{type(sub).__name__}: subscribed already')
-            mine.add(id(sub))
-        self._prepare((*self._subs, *subs))
-        if not self._created: return
-        try: self._after_create(subs)
-        except BaseException:
-            self.unsubscribe(*subs)
-            raise
-
-    def unsubscribe(self, *subs):
-        "Remove subscribers; who is inside a phase still gets its `cleanup_`."
-        gone,mine = {id(s) for s in subs},{id(s) for s in self._subs}
-        for sub in subs:
-            if id(sub) not in mine: raise ValueError(f'{type(sub).__name__}: not subscribed')
-        self._prepare(tuple(s for s in self._subs if id(s) not in gone))
 
 # %% ../nbs/03_pubsub.ipynb #2be68d82
-class Publisher(_Subscribing, metaclass=_SendsAfterCreate):
+class Publisher(metaclass=_SendsAfterCreate):
     "Tells its subscribers, in order, what happens in its phases."
-    training = True  # `every` counts training and validation apart
+    training = True    # `every` counts training and validation apart
+    _subs = muted = () # `muted`: the `id`s of subscribers that are there but not called
     def __init__(self,
-        subs=(),     # Subscribers; their places in the list decide among equals
+        subs=(),       # Subscribers; their places in the list decide among equals
     ):
-        self._open,self._created,self.error,self.counts,self._names = None,False,None,{},{}
+        self.running,self._created,self.error,self.counts,self._names = None,False,None,{},{}
         self.subscribe(*subs)
 
+    @property
+    def subs(self): return self._subs
     @property
     def events(self):
         "Names of all events, as the decorated methods give them."
@@ -388,11 +339,67 @@ class Publisher(_Subscribing, metaclass=_SendsAfterCreate):
         "Names of the running phases, the outermost first."
         return [name for name,_ in _running(self)][::-1]
 
+    def subscribe(self, *subs):
+        "Add subscribers, who hear from the next event on; all of them or, with an error, none."
+        running = self.open_phases
+        if 'batch' in running: running = running[:running.index('batch')]
+        mine = {id(s) for s in self._subs}
+        for sub in subs:
+            check_subscriber(sub, self.events, running)
+            if id(sub) in mine: raise ValueError(f'{type(sub).__name__}: subscribed already')
+            mine.add(id(sub))
+        self.refresh_plans((*self._subs, *subs))
+        if not self._created: return
+        try: self._after_create(subs)
+        except BaseException:
+            self.unsubscribe(*subs)
+            raise
+
+    def unsubscribe(self, *subs):
+        "Remove subscribers; who is inside a phase still gets its `cleanup_`."
+        gone,mine = {id(s) for s in subs},{id(s) for s in self._subs}
+        for sub in subs:
+            if id(sub) not in mine: raise ValueError(f'{type(sub).__name__}: not subscribed')
+        self.refresh_plans(tuple(s for s in self._subs if id(s) not in gone))
+
     def on(self, event, fn, every=1, order=0):
         "Call `fn(learn)` at `event`, the first and every `every`-th time; `remove()` the handle."
         handle = _On(self, event, fn, every, order)
         self.subscribe(handle)
         return handle
+
+    def name_of(self, sub):
+        "The name of a subscriber here: its class's, or `name`, with `#2` for a second one."
+        return self._names.get(id(sub), type(sub).__name__)
+    def is_muted(self, sub):
+        "Whether `sub` is subscribed but not called, as observers are in a rehearsal."
+        return id(sub) in self.muted
+    def mutes(self, sub): return False  # set on an instance: who is there, but not called
+    def mute_observers(self):
+        "Do not call those who measure, show, save or decide."
+        self.muted = {id(s) for s in self._subs if s.order >= MEASURE and not s.rehearses}
+        self.refresh_plans()
+
+    def refresh_plans(self, subs=None):
+        "Make the plans anew, for `subs` or those there are, so that a publish searches nothing."
+        subs = self._subs if subs is None else tuple(subs)
+        ordered,names = in_order(subs),_names(subs, self._names)
+        heard = tuple(s for s in ordered if id(s) not in self.muted and not self.mutes(s))
+        self.plans = {phase: Plan(phase, heard, names) for phase in phases(type(self))}
+        self._subs,self.ordered,self._names = subs,ordered,names
+
+    def _after_create(self, subs):
+        for sub in subs:
+            if hasattr(sub, 'after_create'): sub.after_create(self)
+
+    def better_error(self, error, phase):
+        "An error with a better text than `error`, which the body of `phase` raised, or the same."
+        return error
+    def error_note(self, error, source):
+        "The note that says where `error` came from."
+        return f'in {source}'
+    def mark_stop(self, now): "An exception ends a phase; `now=False`: it was caught, we go on."
+
 
 # %% ../nbs/03_pubsub.ipynb #7dad6e4c
 class _On(Subscriber):

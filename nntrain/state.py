@@ -207,83 +207,11 @@ def _load(learn, state, running=None):
         saved = state['subs'].get(learn.name_of(sub))
         if saved is not None: sub.load_state_dict(saved)
     for name in CLOCKS: setattr(learn, name, state['clocks'][name])
-    learn.counts,learn._pass_generators = state['counts'],state['pass_generators']
+    learn.counts,learn.pass_generators = state['counts'],state['pass_generators']
     set_generators(state['generators'], loaders.values())
 
-# %% ../nbs/09_state.ipynb #ad3d9097
-class _GoingOn:
-    "Where a fit stands, and how a resumed one gets there."
-    def position(self):
-        "What comes next; None in the middle of a batch."
-        running = self.open_phases
-        if not running: return self.stopped_at
-        at,over = {'level': 'batch', 'epoch': self.epoch, 'pass': self._pass},self._done == 'all'
-        begun = over or self.batch is not None
-        if {'train','validate'} & {*running} or 'epoch' in running and not begun:
-            if 'batch' in running and self._done != self.iter: return None
-            return {**at, 'batch': self.iter+1 if begun else 0, 'over': over}
-        if 'full_epoch' in running and self._pass < len(self.passes):
-            return {**at, 'level': 'pass', 'pass': self._pass+1}
-        return {'level': 'epoch', 'epoch': self.epoch + (self._pass is not None)}
-
-    def _go_on(self, level):
-        "Number of the first epoch or pass; loads the state to resume from if this is its level."
-        state = self.resuming
-        if state is None: return 0
-        if state['position']['level'] == level:
-            _check(self, state)
-            _load(self, state)
-            self.resuming = None
-        return state['position'].get(level, 0)
-
-# %% ../nbs/09_state.ipynb #56634810
-class _Replaying(_GoingOn):
-    def _batches(self):
-        "The iterator of the running pass, and the number of the batch that it starts with."
-        state,loaders = self.resuming,loaders_of(self.dls)
-        if state is None:
-            self._pass_generators = get_generators(loaders.values())
-            return iter(self.dl),0
-        _check(self, state)
-        start,name,self.resuming = state['position']['batch'],self.passes[self._pass][0],None
-        self.iter = max(start-1, 0)
-        if not start or state['position']['over']:  # before the first batch, or after the last
-            _load(self, state)
-            if not start: return self._batches()
-            return iter(()),start
-        set_generators(state['pass_generators'], loaders.values())
-        if name in state['loaders']: loaders[name].load_state_dict(state['loaders'][name])
-        batches = iter(self.dl)
-        for n in range(0 if name in state['loaders'] else start):  # the same draws, the same order
-            if next(batches, self) is self: raise ValueError(f'the state is of batch {start}, but '
-                f'the {name} loader gave {n} batches: is it another dataset or batch size?')
-        _load(self, state, running=name)
-        return batches,start
-
-# %% ../nbs/09_state.ipynb #349acb64
-class _Rehearsing(_Replaying):
-    @contextmanager
-    def rehearse(self,
-        observers:bool=False, # Whether those who measure, show, save and decide are called too
-    ):
-        "Undo on leaving whatever is done inside; may be used anywhere, also in an event."
-        loaders = [*loaders_of(self.dls).values()]
-        positions = [(vars(l), dict(vars(l))) for l in loaders if hasattr(l, '__dict__')]
-        undo = snapshot(vars(self), skip=(*loaders, *(s for s in self.subs if s.rehearses)))
-        generators = get_generators(loaders)
-        try:
-            self._open,self.fitting,self.resuming = None,False,None
-            if not observers: self._mute_observers()
-            yield self
-        finally:
-            undo()
-            for now,before in positions:
-                now.clear()
-                now.update(before)
-            set_generators(generators, loaders)
-
 # %% ../nbs/09_state.ipynb #25ce1544
-class Stateful(_Rehearsing):
+class Stateful:
     "A learner's state as one dict, loading it, and trying things without a trace."
     def state_dict(self):
         "All that a fit needs to go on as if it had not stopped; copies, not the live tensors."
@@ -295,7 +223,7 @@ class Stateful(_Rehearsing):
             gradients=grads, counts=self.counts,
             loaders={k: v.state_dict() for k,v in loaders.items() if is_stateful(v)},
             subs={self.name_of(s): kept for s in self.subs if (kept := s.state_dict())},
-            generators=get_generators(loaders.values()), pass_generators=self._pass_generators))
+            generators=get_generators(loaders.values()), pass_generators=self.pass_generators))
 
     def load_state_dict(self, state):
         "Put `state` back: all of it or, where it does not fit this learner, nothing."
@@ -307,3 +235,69 @@ class Stateful(_Rehearsing):
         except BaseException:
             undo()
             raise
+
+    def position(self):
+        "What comes next; None in the middle of a batch."
+        running = self.open_phases
+        if not running: return self.stopped_at
+        at = {'level': 'batch', 'epoch': self.epoch, 'pass': self.pass_index}
+        begun = self.pass_done or self.batch is not None
+        if {'train','validate'} & {*running} or 'epoch' in running and not begun:
+            if 'batch' in running and self.n_done <= self.iter: return None
+            return {**at, 'batch': self.iter+1 if begun else 0, 'over': self.pass_done}
+        if 'full_epoch' in running and self.pass_index < len(self.passes):
+            return {**at, 'level': 'pass', 'pass': self.pass_index+1}
+        return {'level': 'epoch', 'epoch': self.epoch + (self.pass_index is not None)}
+
+    def start_of(self, level):
+        "Number of the first epoch or pass; loads the state to resume from if this is its level."
+        state = self.resuming
+        if state is None: return 0
+        if state['position']['level'] == level:
+            _check(self, state)
+            _load(self, state)
+            self.resuming = None
+        return state['position'].get(level, 0)
+
+    def pass_batches(self):
+        "The iterator of the running pass, and the number of the batch that it starts with."
+        state,loaders = self.resuming,loaders_of(self.dls)
+        if state is None:
+            self.pass_generators = get_generators(loaders.values())
+            return iter(self.dl),0
+        _check(self, state)
+        start,name,self.resuming = state['position']['batch'],self.passes[self.pass_index][0],None
+        self.iter,self.n_done = max(start-1, 0),start
+        if not start or state['position']['over']:  # before the first batch, or after the last
+            _load(self, state)
+            if not start: return self.pass_batches()
+            return iter(()),start
+        set_generators(state['pass_generators'], loaders.values())
+        if name in state['loaders']: loaders[name].load_state_dict(state['loaders'][name])
+        batches = iter(self.dl)
+        for n in range(0 if name in state['loaders'] else start):  # the same draws, the same order
+            if next(batches, self) is self: raise ValueError(f'the state is of batch {start}, but '
+                f'the {name} loader gave {n} batches: is it another dataset or batch size?')
+        _load(self, state, running=name)
+        return batches,start
+
+    @contextmanager
+    def rehearse(self,
+        observers:bool=False, # Whether those who measure, show, save and decide are called too
+    ):
+        "Undo on leaving whatever is done inside; may be used anywhere, also in an event."
+        loaders = [*loaders_of(self.dls).values()]
+        positions = [(vars(l), dict(vars(l))) for l in loaders if hasattr(l, '__dict__')]
+        undo = snapshot(vars(self), skip=(*loaders, *(s for s in self.subs if s.rehearses)))
+        generators = get_generators(loaders)
+        try:
+            self.running,self.fitting,self.resuming = None,False,None
+            if not observers: self.mute_observers()
+            yield self
+        finally:
+            undo()
+            for now,before in positions:
+                now.clear()
+                now.update(before)
+            set_generators(generators, loaders)
+

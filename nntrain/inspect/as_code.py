@@ -16,7 +16,7 @@ from types import FunctionType
 from torch import nn
 
 from .. import pubsub
-from ..learner import FirstViews, Learner, Loop, split_batch
+from ..learner import BatchViews, Learner, split_batch
 from ..pubsub import CANCEL, SHOW
 from .source import Sources, free_names, source_of
 from ..state import loaders_of
@@ -99,10 +99,10 @@ class _Parts:
 class _Learner(_Parts):
     def _overridden(self):
         for base in type(self.learn).__mro__[::-1]:
-            if not issubclass(base, Loop) or base.__module__ == Loop.__module__: continue
+            if not issubclass(base, Learner) or base is Learner: continue
             for name in vars(base):
                 if name in BODIES: yield name,base
-                elif name in ('fit','make_opt') or name[:2] != '__' and hasattr(Loop, name):
+                elif name in ('fit','make_opt') or name[:2] != '__' and hasattr(Learner, name):
                     raise ValueError(f'as_code: {base.__name__}.{name} replaces the loop itself; '
                                      f'only {", ".join(BODIES)} can be written out')
     def uses(self, name): return self.adapter or name in self.used
@@ -223,7 +223,7 @@ class _Passes(_Fit):
         return self._views
 
 # %% ../../nbs/inspect/09_as_code.ipynb #327dde6f
-ADAPTER = '''class Learn(FirstViews):
+ADAPTER = '''class Learn(BatchViews):
     "What is left of the learner: its attributes are the variables of this script."
     iter = property(lambda self: batch_number)
     pct_train = property(lambda self: (epoch + (batch_number/n_iter if training else 1))/n_epochs)
@@ -302,7 +302,7 @@ class _Script(_Writer):
         start = self.start(optim)
         if self.uses('update'): methods += _function('update', self.step())
         if self.adapter:
-            self.sources.need('FirstViews', dict(FirstViews=FirstViews))
+            self.sources.need('BatchViews', dict(BatchViews=BatchViews))
             imports['from types import SimpleNamespace'] = None
             methods += _function('make_opt', [f'opt = {optim}'])
             default = [] if 'zero_grad' in self.overridden else ['opt.zero_grad()']

@@ -139,8 +139,8 @@ def _traced(cls, trace):
     "A subclass of `cls` that tells `trace` what happens."
     class Traced(cls):
         _traced = True
-        def _prepare(self, subs):
-            super()._prepare(subs)
+        def refresh_plans(self, subs=None):
+            super().refresh_plans(subs)
             for phase,plan in self.plans.items():
                 for kind in ('before','after','after_cancel','cleanup'):
                     setattr(plan, kind, tuple(
@@ -185,7 +185,7 @@ def tracing(
             learn.dls = _first_batches(learn.dls)
             if silent: learn.muted = {id(s) for s in learn.subs if s.order >= SHOW}
             learn.__class__ = _traced(cls, trace)
-            learn._prepare(learn.subs)
+            learn.refresh_plans()
             yield trace
     finally:
         learn.__class__ = cls
