@@ -9,7 +9,7 @@ from nntrain.pubsub import CancelBatchException, CancelPredictException, CancelL
 from nntrain.pubsub import CancelBackwardException, CancelStepException
 from nntrain.pubsub import Publisher, PublishEvents, Subscriber, every, once
 from nntrain.state import Stateful
-from nntrain.learner import Learner
+from nntrain.learner import Learner, split_batch
 from nntrain.dataloaders import DataLoaders
 from nntrain.metrics import MetricsS, accuracy
 from nntrain.device import DeviceS, default_device, to_device
@@ -49,12 +49,13 @@ from nntrain.tracking.wandb import WandbS
 from nntrain.tracking.mlflow import MLflowS
 from nntrain.checkpoint.format import read_checkpoint
 from nntrain.checkpoint.checkpoint import CheckpointS
-from nntrain.checkpoint.folder import show_checkpoints
+from nntrain.checkpoint.folder import best_of, show_checkpoints
+from nntrain.checkpoint.weights import load_model, save_model
 from nntrain.checkpoint.verify import check_resume
 from nntrain.inference.interpret import Results
-from nntrain.inference.inputs import Preparation
+from nntrain.inference.inputs import Preparation, find_preparation
 from nntrain.inference.export import Predictor, load_predictor
-from nntrain.distributed.comm import launch, my_place
+from nntrain.distributed.comm import end_ranks, launch, my_place, start_ranks
 from nntrain.distributed.strategies import Replicas, Shares
 from nntrain.distributed.distributed import DistributedS
 from nntrain.variants.gan import GANLearner, SamplesS
