@@ -188,3 +188,11 @@ def load_state_dict(self:MetricsS,
         if hasattr(column, 'load_state_dict'): column.load_state_dict(saved)
         else: vars(column).update(saved)
         if getattr(column, 'update_called', True) is False: column._update_count = 1
+
+# %% ../nbs/04_metrics.ipynb #50e0910a
+@patch
+def on_ranks(self:MetricsS,
+    ranks, # What can be asked of several processes
+):
+    "Let the columns hold the sums of all ranks at the end of each pass."
+    ranks.add_up(self, self.columns.by_name)

@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+from fastcore.basics import patch
 from .writer import Signals, Writer
 from .format import write_split
 from .folder import FolderLock, beats_all, checkpoints, hindrances, left_out, prune
@@ -239,3 +240,11 @@ class CheckpointS(_Ending):
         self.larger = not (best and ('loss' in best or 'error' in best))
         self.on_save_error,self.on_error = on_save_error,on_error
         self.background,self.strict,self.exact = background,strict,exact
+
+# %% ../../nbs/checkpoint/05_checkpoint.ipynb #da7138a0
+@patch
+def on_ranks(self:CheckpointS,
+    ranks, # What can be asked of several processes
+):
+    "Say that states of all ranks are taken in the middle of an epoch."
+    ranks.saves = True

@@ -197,6 +197,14 @@ def fit_progress(self:StopAfterS, learn, progress):
     self.furthest = max(self.furthest, progress, min(1., spent/max(1e-9, last)))
     return self.furthest  # never back, when steps turn out faster than they seemed
 
+# %% ../../nbs/training/05_early_stopping.ipynb #c04a3226
+@patch
+def on_ranks(self:StopAfterS,
+    ranks, # What can be asked of several processes
+):
+    "Go by the clock of rank 0, so that all ranks end together."
+    if self.seconds is not None: self.clock = ranks.one_clock()
+
 # %% ../../nbs/training/05_early_stopping.ipynb #ad760772
 @patch
 def fit_for(self:Learner,

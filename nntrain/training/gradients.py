@@ -10,6 +10,7 @@ import math
 import warnings
 
 import torch
+from fastcore.basics import patch
 
 from .nans import DeviceWatch, first_non_finite, gradients_of, non_finite, withhold
 from ..pubsub import (GROUP, TRANSFORM, CancelBatchException, CancelStepException,
@@ -91,6 +92,18 @@ class GradientAccumulationS(_Group):
         "How many steps a pass of `n_batches` has, that of a group left over included."
         if self.n_batches: return math.ceil(n_batches/self.n_batches)
         return math.ceil(n_batches/math.ceil(self.n_samples/_batch_size(learn)))
+
+# %% ../../nbs/training/07_gradients.ipynb #545d65a9
+@patch
+def on_ranks(self:GradientAccumulationS,
+    ranks, # What can be asked of several processes
+):
+    "Weigh by the samples of all ranks, and average over them when a group is full."
+    self.ranks,self.weights = ranks,ranks.weigh_by(self.weights)
+
+@patch
+def before_full_epoch(self:GradientAccumulationS, learn):
+    if hasattr(self, 'ranks') and self.ranks.world > 1: self.wrapped = [self.ranks]
 
 # %% ../../nbs/training/07_gradients.ipynb #319410bb
 class GradientClipS(Subscriber):
