@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from fastcore.basics import patch
+from fastcore.basics import patch_to
 from .writer import Signals, Writer
 from .format import write_split
 from .folder import FolderLock, beats_all, checkpoints, hindrances, left_out, prune
@@ -242,8 +242,8 @@ class CheckpointS(_Ending):
         self.background,self.strict,self.exact = background,strict,exact
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #da7138a0
-@patch
-def on_ranks(self:CheckpointS,
+@patch_to(CheckpointS)
+def on_ranks(self,
     ranks, # What can be asked of several processes
 ):
     "Say that states of all ranks are taken in the middle of an epoch."
