@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from fastcore.basics import patch
 
+from ..dataloaders import is_hf_dataset
 from ..learner import split_batch
 from .predict import sequential
 from ..data.collate import is_image, scale_pixels, stack_column
@@ -102,7 +103,7 @@ def _pictures(loader):
     "The dataset of a loader and its column of images, if it has one."
     dataset = getattr(loader, 'dataset', None)
     dataset = getattr(dataset, 'dataset', dataset)          # of a `KeyedDataset`
-    kinds = getattr(dataset, 'features', None) or {}
+    kinds = (dataset.features or {}) if is_hf_dataset(dataset) else {}
     return dataset,next((k for k,v in kinds.items() if type(v).__name__ == 'Image'), None)
 
 # %% ../../nbs/inference/03_inputs.ipynb #c03b8271
