@@ -1,4 +1,4 @@
-"""The book: its parts and pages in reading order, as contents.ipynb lists them, and the way through.
+"""The book: its parts and pages in reading order, as contents.ipynb lists them.
 
     python tools/book.py [--check] [--log FILE]
 

@@ -23,7 +23,8 @@ from pages import ROOT, name_of, page_paths, text_of
 from playwright.sync_api import sync_playwright
 
 SITE, PICTURES = ROOT/'_docs/site', ROOT/'runs/browser'
-PAGES = '08_progress', 'inspect/01_loop', 'inspect/05_hooks'  # bars and a live plot; SVG and tables; pictures
+# Bars and a live plot; SVG and tables; pictures
+PAGES = '08_progress', 'inspect/01_loop', 'inspect/05_hooks'
 QUIET = ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
          '--disable-background-networking', '--disable-component-update', '--disable-sync']
 # Errors of the notebook on show, run from top to bottom
@@ -151,7 +152,8 @@ def main():
     chromium = shutil.which('chromium') or shutil.which('google-chrome')
     if not chromium: sys.exit('no Chromium on the PATH: install one (Debian: apt install chromium)')
     if not SITE.exists(): sys.exit('no _docs/site: run make docs first')
-    pages = [name_of(path) for path in page_paths() if name_of(path) != 'index'] if args.all else args.pages
+    every = [name_of(path) for path in page_paths() if name_of(path) != 'index']
+    pages = every if args.all else args.pages
     shutil.rmtree(PICTURES, ignore_errors=True)
     PICTURES.mkdir(parents=True)
     results = []

@@ -23,7 +23,8 @@ LAYERS = ('pubsub state', 'learner data', 'dataloaders metrics device lrfind mom
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 # What these modules may import besides the standard library.
 CORE = dict(pubsub=set(), state={'torch', 'nntrain.pubsub'},
-            learner={'torch', 'nntrain.pubsub', 'nntrain.state'})
+            learner={'torch', 'nntrain.pubsub', 'nntrain.state',
+                     'fastcore.basics'})  # for @patch: a class on one page, a paragraph a method
 BASES = {'tracking.loggers'}  # what it defines is there to be subclassed, also by subscribers
 NO_PAGE = {'__main__', '_modidx', 'all'}  # `python -m nntrain` needs __main__
 UNSAFE_MODULES = {'pickle', 'dill', 'cloudpickle', 'marshal', 'shelve'}
@@ -306,7 +307,7 @@ def check_methods(pages):
     sys.path.insert(0, str(ROOT))
     from nntrain.learner import METHODS
     patched = {}
-    for page in [page for page in pages if page.module]:
+    for page in [page for page in pages if page.module not in (None, 'learner', 'state')]:
         for cell in page.exported:
             for node in cell.definitions:
                 first = node.args.args[:1] if isinstance(node, DEF) else []
