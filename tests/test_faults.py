@@ -420,7 +420,8 @@ def two_runs(folder):
     (folder/'a').mkdir()
     pid = os.fork()
     if not pid:
-        FolderLock(folder/'a').__enter__()
+        lock = FolderLock(folder/'a').__enter__()  # a name: without one it would be freed
+        assert lock
         os.write(writer, b'x')
         time.sleep(60)
         os._exit(0)
@@ -932,18 +933,18 @@ def wrong_shapes(folder):
 
 @check('F39', 'another architecture: all keys and shapes in one message, at most ten')
 def architecture(folder):
-    from nntrain.checkpoint.weights import load, save
+    from nntrain.checkpoint.weights import load_model, save_model
     deep = lambda n: nn.Sequential(*(nn.Linear(6, 6) for _ in range(n)))
-    save(deep(2), folder/'two.safetensors')
+    save_model(deep(2), folder/'two.safetensors')
     for n, text in ((1, '1.weight has (6, 6) in the file, nothing in the model'), (9, '; and 4 ')):
         model = deep(n)
         before = copied(model.state_dict())
-        said = str(fails(ValueError, text, lambda: load(model, folder/'two.safetensors')))
+        said = str(fails(ValueError, text, lambda: load_model(model, folder/'two.safetensors')))
         assert 'two.safetensors is of another architecture' in said and said.count(' has ') <= 10
         same(before, model.state_dict())
     wide = nn.Sequential(nn.Linear(6, 7), nn.Linear(7, 6))
     fails(ValueError, '0.weight has (6, 6) in the file, (7, 6) in the model',
-          lambda: load(wide, folder/'two.safetensors'))
+          lambda: load_model(wide, folder/'two.safetensors'))
 
 
 @check('F40', 'two of one name; an order that is no number; misspelt events, nearly and quite')
