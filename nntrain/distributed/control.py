@@ -60,7 +60,7 @@ class Ranks:
         if weights != 'samples': self.weights = weights
         return weights if weights == 'sum' else AllRanks(self, weights)
     def one_clock(self):
-        "A function for the seconds of rank 0's clock, which is read at the beginning of each batch."
+        "A function for the seconds of rank 0's clock, read at the beginning of each batch."
         self.timed = True
         return self.clock
     def clock(self): return self.now if self.world > 1 else time.monotonic()
