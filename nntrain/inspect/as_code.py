@@ -53,63 +53,71 @@ def can_inline(
     return not bare and all(attribute in vars(sub) for attribute in mine)
 
 # %% ../../nbs/inspect/09_as_code.ipynb #263fadd5
-class _Inliner(ast.NodeTransformer):
-    "`learn.loss` becomes `loss`, `self.max_norm` its value or a variable."
-    def __init__(self, writer, sub, me, learn):
-        self.writer,self.sub,self.me,self.learn = writer,sub,me,learn
-    def visit_Attribute(self, node):
-        owner = node.value.id if isinstance(node.value, ast.Name) else None
-        if owner == self.me: return self.writer.setting(self.sub, node.attr, node.ctx)
-        if owner == self.learn and node.attr not in VIEWS:
-            self.writer.used.add(node.attr)
-            return ast.Name(NAMES.get(node.attr, node.attr), node.ctx)
-        if owner == self.learn: self.writer.adapter = True
-        self.generic_visit(node)
-        return node
+def lines_of(node): return ast.unparse(ast.fix_missing_locations(node)).split('\n')
+def indented(lines): return ['    '+line for line in lines]
+def when(test, lines): return [f'if {test}:', *indented(lines)] if lines else []
 
-def _lines(node): return ast.unparse(ast.fix_missing_locations(node)).split('\n')
-def _indent(lines): return ['    '+line for line in lines]
-def _when(test, lines): return [f'if {test}:', *_indent(lines)] if lines else []
-
-def _prefix(name):
+def prefix_of(name):
     "'gradient_clip' for 'GradientClipS', 'metrics2' for 'MetricsS#2'."
     snake = re.sub(r'(?<=[a-z])(?=[A-Z])', '_', re.sub(r'S(#|$)', '', name)).lower()
     return re.sub(r'\W', '', snake) + 's'*snake.endswith('metric')
 
-# %% ../../nbs/inspect/09_as_code.ipynb #5d689665
-BODIES = 'predict','get_loss','backward','step','zero_grad'
+def function_lines(name, body):
+    "A function that may set the variables of the script."
+    nodes = ast.walk(ast.parse('\n'.join(body)))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    names = sorted({node.id for node in names if isinstance(node.ctx, ast.Store)})
+    return [f'def {name}():', *indented([f"global {', '.join(names)}"]*bool(names) + body), '']
 
-class _Parts:
-    "The handlers of a learner, as lines."
-    def __init__(self, learn, epochs):
-        self.learn,self.epochs,self.loaders = learn,epochs,loaders_of(learn.dls)
+# %% ../../nbs/inspect/09_as_code.ipynb #5d689665
+BODIES = 'predict','get_loss','get_loss_grad','backward','step','zero_grad'
+
+def replaced_bodies(
+    cls:type, # A class of learners
+)->dict:      # Name of the body -> the class that replaces it
+    "The bodies that a subclass replaces; an error if it replaces the loop itself."
+    replaced = {}
+    for base in cls.__mro__[::-1]:
+        if not issubclass(base, Learner) or base is Learner: continue
+        for name in vars(base):
+            if name in BODIES: replaced[name] = base
+            elif name in ('fit','make_opt') or name[:2] != '__' and hasattr(Learner, name):
+                raise ValueError(f'as_code: {base.__name__}.{name} replaces the loop itself; '
+                                 f'only {", ".join(BODIES)} can be written out')
+    return replaced
+
+def views_of(
+    learn,   # A `Learner`
+    loaders, # Its loaders by name
+)->tuple:    # Code of what goes to the model, code of what goes to the loss, whether it is a dict
+    "How a batch is taken apart; looks at the first batch and undoes that."
+    with learn.rehearse(): batch = next(iter([*loaders.values()][0]))
+    n = len(split_batch(batch, learn.n_inp)[0])
+    if isinstance(batch, Mapping): return '**learn.xb','*learn.yb',True
+    if len(batch) == 2 and n == 1: return 'batch[0]','batch[1]',False
+    return f'*batch[:{n}]',f'*batch[{n}:]',False
+
+# %% ../../nbs/inspect/09_as_code.ipynb #a47e22a6
+class Parts:
+    "What a script needs of a learner: sources, objects, settings, and the names that are used."
+    def __init__(self, learn):
+        self.learn,self.loaders = learn,loaders_of(learn.dls)
         known = {name.replace(' ', '_'): loader for name,loader in self.loaders.items()}
         self.sources = Sources(dict(model=learn.model, dls=learn.dls, **known))
         self.used,self.settings,self.objects = set(),{},{}
-        everybody = [s for s in learn.ordered if id(s) not in learn.muted]
-        self.subs = {id(s): s for s in everybody if s.order < SHOW}
-        self.left = [learn.name_of(s) for s in everybody if s.order >= SHOW]
+        active = [s for s in learn.ordered if not learn.is_muted(s)]
+        self.subs = {id(s): s for s in active if s.order < SHOW}
+        self.left = [learn.name_of(s) for s in active if s.order >= SHOW]
         for sub in self.subs.values():
             if not all(can_inline(sub, e) for e in learn.events if hasattr(sub, e)):
-                self.objects[id(sub)] = self.sources.made(sub, _prefix(learn.name_of(sub)))
-        self.overridden = dict(self._overridden())
-        self.adapter = bool(self.objects or self.overridden)
+                self.objects[id(sub)] = self.sources.made(sub, prefix_of(learn.name_of(sub)))
+        self.replaced = replaced_bodies(type(learn))
+        self.xb,self.yb,is_dict = views_of(learn, self.loaders)
+        self.adapter = bool(self.objects or self.replaced or is_dict)
 
-# %% ../../nbs/inspect/09_as_code.ipynb #a47e22a6
-class _Learner(_Parts):
-    def _overridden(self):
-        for base in type(self.learn).__mro__[::-1]:
-            if not issubclass(base, Learner) or base is Learner: continue
-            for name in vars(base):
-                if name in BODIES: yield name,base
-                elif name in ('fit','make_opt') or name[:2] != '__' and hasattr(Learner, name):
-                    raise ValueError(f'as_code: {base.__name__}.{name} replaces the loop itself; '
-                                     f'only {", ".join(BODIES)} can be written out')
     def uses(self, name): return self.adapter or name in self.used
     def cancels(self, phase): return CANCEL[phase].__name__ in self.sources.names
 
-# %% ../../nbs/inspect/09_as_code.ipynb #21b63394
-class _Settings(_Learner):
     def setting(self, sub, name, ctx):
         "`self.name` of a subscriber: its value if it never changes, else a variable."
         methods = [getattr(type(sub), e) for e in self.learn.events if hasattr(type(sub), e)]
@@ -118,109 +126,113 @@ class _Settings(_Learner):
         value = vars(sub)[name]
         if name not in set_here and isinstance(value, (bool,int,float,str,type(None))):
             return ast.parse(self.sources.express(value), mode='eval').body
-        variable = f"{_prefix(self.learn.name_of(sub))}_{name.lstrip('_')}"
+        variable = f"{prefix_of(self.learn.name_of(sub))}_{name.lstrip('_')}"
         if variable not in self.settings: self.settings[variable] = self.sources.express(value)
         return ast.Name(variable, ctx)
 
 # %% ../../nbs/inspect/09_as_code.ipynb #6d3ad908
-class _Handlers(_Settings):
-    def inline(self, sub, event):
-        "The body of a handler as lines of the script."
-        method = getattr(type(sub), event)
-        tree,name = tree_of(method),self.learn.name_of(sub)
-        for used in free_names(source_of(method)): self.sources.need(used, method.__globals__)
-        names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-        local = {node.id for node in names if isinstance(node.ctx, ast.Store)}
-        for node in names:
-            if node.id in local: node.id = f'{_prefix(name)}_{node.id}'
-        body,inliner = tree.body,_Inliner(self, sub, *(arg.arg for arg in tree.args.args))
-        if ast.get_docstring(tree): body = body[1:]
-        lines = [line for node in body for line in _lines(inliner.visit(node))]
-        return [f'# {name}.{event}', *lines]
+class Inliner(ast.NodeTransformer):
+    "`learn.loss` becomes `loss`, `self.max_norm` its value or a variable."
+    def __init__(self, parts, sub, me, learn):
+        self.parts,self.sub,self.me,self.learn = parts,sub,me,learn
+    def visit_Attribute(self, node):
+        owner = node.value.id if isinstance(node.value, ast.Name) else None
+        if owner == self.me: return self.parts.setting(self.sub, node.attr, node.ctx)
+        if owner == self.learn and node.attr not in VIEWS:
+            self.parts.used.add(node.attr)
+            return ast.Name(NAMES.get(node.attr, node.attr), node.ctx)
+        if owner == self.learn: self.parts.adapter = True
+        self.generic_visit(node)
+        return node
+
+def handler_lines(parts, sub, event):
+    "The body of a handler as lines of the script."
+    method = getattr(type(sub), event)
+    tree,name = tree_of(method),parts.learn.name_of(sub)
+    for used in free_names(source_of(method)): parts.sources.need(used, method.__globals__)
+    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    local = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    for node in names:
+        if node.id in local: node.id = f'{prefix_of(name)}_{node.id}'
+    inliner = Inliner(parts, sub, *(arg.arg for arg in tree.args.args))
+    body = tree.body[1:] if ast.get_docstring(tree) else tree.body
+    return [f'# {name}.{event}', *(line for node in body for line in lines_of(inliner.visit(node)))]
 
 # %% ../../nbs/inspect/09_as_code.ipynb #27680be3
-class _Events(_Handlers):
-    def event(self, event):
-        "Everything that happens at an event."
-        kind,lines = next(k for k in KINDS if event.startswith(k+'_')),[]
-        for handler in getattr(self.learn.plans[event[len(kind)+1:]], kind):
-            sub = self.subs.get(id(handler.__self__))
-            if sub is None: continue
-            if id(sub) not in self.objects: lines += self.inline(sub, event)
-            elif getattr(getattr(sub, event), 'every', 1) == 1:
-                lines.append(f'{self.objects[id(sub)]}.{event}(learn)')
-            else: raise ValueError(f'as_code: {type(sub).__name__}.{event} is thinned out by '
-                                   '`every`, which a script has not; unsubscribe it')
-        return lines
-
 KINDS = 'before','after_cancel','after','cleanup'
 
+def event_lines(parts, event):
+    "Everything that happens at an event: handlers written out, and calls of objects."
+    kind,lines = next(k for k in KINDS if event.startswith(k+'_')),[]
+    for handler in getattr(parts.learn.plans[event[len(kind)+1:]], kind):
+        sub = parts.subs.get(id(handler.__self__))
+        if sub is None: continue
+        if id(sub) not in parts.objects: lines += handler_lines(parts, sub, event)
+        elif getattr(getattr(sub, event), 'every', 1) == 1:
+            lines.append(f'{parts.objects[id(sub)]}.{event}(learn)')
+        else: raise ValueError(f'as_code: {type(sub).__name__}.{event} is thinned out by '
+                               '`every`, which a script has not; unsubscribe it')
+    return lines
+
 # %% ../../nbs/inspect/09_as_code.ipynb #f1f7d12e
-class _Loop(_Events):
+class LoopWriter:
+    "The loop of a learner as lines, one method for each stretch of it."
+    def __init__(self, parts): self.parts,self.uses = parts,parts.uses
+    def event(self, event): return event_lines(self.parts, event)
+    def body(self, name, default): return f'{name}()' if name in self.parts.replaced else default
+
     def phase(self, name, body):
         before,after,cleanup = (self.event(f'{k}_{name}') for k in ('before','after','cleanup'))
         lines = [*before, *body, *after]
-        if not self.cancels(name): return lines + cleanup
-        lines = ['try:', *_indent(lines), f'except {CANCEL[name].__name__}:',
-                 *_indent(self.event(f'after_cancel_{name}') or ['pass'])]
-        return lines + (['finally:', *_indent(cleanup)] if cleanup else [])
-    def body(self, name, default): return f'{name}()' if name in self.overridden else default
+        if not self.parts.cancels(name): return lines + cleanup
+        lines = ['try:', *indented(lines), f'except {CANCEL[name].__name__}:',
+                 *indented(self.event(f'after_cancel_{name}') or ['pass'])]
+        return lines + (['finally:', *indented(cleanup)] if cleanup else [])
+
     def step(self):
         lines = [self.body('step', 'opt.step()'), *['n_steps += 1']*self.uses('n_steps')]
         zero_grad = self.body('zero_grad', 'opt.zero_grad()')
-        if not self.cancels('step'): return [*self.phase('step', lines), zero_grad]
+        if not self.parts.cancels('step'): return [*self.phase('step', lines), zero_grad]
         return ['stepped = False', *self.phase('step', [*lines, 'stepped = True']),
                 f'if stepped: {zero_grad}']
 
-# %% ../../nbs/inspect/09_as_code.ipynb #5024c489
-class _Batch(_Loop):
-    def batch(self):
-        xb,yb = self.views
-        loss = self.phase('loss', [self.body('get_loss', f'loss = loss_fn(preds, {yb})')])
+    def train_batch(self):
         scaled = self.uses('loss_grad')
         backward = self.body('backward', 'loss_grad.backward()' if scaled else 'loss.backward()')
-        train = ['loss_grad = loss']*scaled + self.phase('backward', [backward])
-        train += ['update()'] if self.uses('update') else self.step()
+        get_loss_grad = self.body('get_loss_grad', 'loss_grad = loss')
+        lines = [get_loss_grad]*scaled + self.phase('backward', [backward])
+        lines += ['update()'] if self.uses('update') else self.step()
         for name,by in (('train_iter','1'),('n_samples','learn.batch_size')):
-            if self.uses(name): train.append(f'{name} += {by}')
-        predict = self.phase('predict', [self.body('predict', f'preds = model({xb})')])
-        lines = [*predict, *loss, *_when('training', train)]
-        return ['preds = loss = loss_grad = None']*self.adapter + self.phase('batch', lines)
+            if self.uses(name): lines.append(f'{name} += {by}')
+        return lines
 
-# %% ../../nbs/inspect/09_as_code.ipynb #e082d2e5
-class _Fit(_Batch):
+    def batch(self):
+        predict = self.body('predict', f'preds = model({self.parts.xb})')
+        get_loss = self.body('get_loss', f'loss = loss_fn(preds, {self.parts.yb})')
+        predict,loss = self.phase('predict', [predict]),self.phase('loss', [get_loss])
+        lines = [*predict, *loss, *when('training', self.train_batch())]
+        return ['preds = loss = loss_grad = None']*self.parts.adapter + self.phase('batch', lines)
+
     def one_pass(self):
         number = 'batch_number,batch in enumerate(dl)' if self.uses('iter') else 'batch in dl'
-        loop = [f'for {number}:', *_indent(self.batch())]
+        loop = [f'for {number}:', *indented(self.batch())]
         for phase,test in (('train','training'),('validate','not training')):
-            parts = [_when(test, self.event(f'{k}_{phase}')) for k in ('before','after','cleanup')]
-            loop = [*parts[0], *loop, *parts[1]]
+            before,after,cleanup = (when(test, self.event(f'{k}_{phase}'))
+                                    for k in ('before','after','cleanup'))
+            loop = [*before, *loop, *after]
             cancelled = self.event(f'after_cancel_{phase}') or ['pass']
-            if self.cancels(phase): loop = ['try:', *_indent(loop),
-                f'except {CANCEL[phase].__name__}:', *_indent(cancelled)]
-            loop += parts[2]
+            if self.parts.cancels(phase): loop = ['try:', *indented(loop),
+                f'except {CANCEL[phase].__name__}:', *indented(cancelled)]
+            loop += cleanup
         row = ['row = dict(epoch=epoch, mode=mode)']*self.uses('row')
         length = ['n_iter = len(dl)']*self.uses('n_iter')
         return ["training = mode == 'train'", 'model.train(training)', *length, *row,
-                'with torch.set_grad_enabled(training):', *_indent(self.phase('epoch', loop))]
+                'with torch.set_grad_enabled(training):', *indented(self.phase('epoch', loop))]
 
     def fit(self):
-        passes = ['for mode,dl in passes:', *_indent(self.one_pass())]
+        passes = ['for mode,dl in passes:', *indented(self.one_pass())]
         full_epochs = self.phase('full_epoch', passes)
-        return self.phase('fit', ['for epoch in range(n_epochs):', *_indent(full_epochs)])
-
-# %% ../../nbs/inspect/09_as_code.ipynb #af6acc6c
-class _Passes(_Fit):
-    @property
-    def views(self):
-        "What of a batch goes to model and loss, as code; looks at a batch and puts it back."
-        if not hasattr(self, '_views'):
-            with self.learn.rehearse(): batch = next(iter([*self.loaders.values()][0]))
-            n,is_dict = len(split_batch(batch, self.learn.n_inp)[0]),isinstance(batch, Mapping)
-            self._views = f'*batch[:{n}]',f'*batch[{n}:]'
-            if len(batch) == 2 and n == 1: self._views = 'batch[0]','batch[1]'
-            if is_dict: self._views,self.adapter = ('**learn.xb','*learn.yb'),True
-        return self._views
+        return self.phase('fit', ['for epoch in range(n_epochs):', *indented(full_epochs)])
 
 # %% ../../nbs/inspect/09_as_code.ipynb #327dde6f
 ADAPTER = '''class Learn(BatchViews):
@@ -243,77 +255,67 @@ MADE = '''def made(cls, **attributes):
     return new
 '''
 
-# %% ../../nbs/inspect/09_as_code.ipynb #762f224d
-def _function(name, body):
-    "A function that may set the variables of the script."
-    nodes = ast.walk(ast.parse('\n'.join(body)))
-    names = [node for node in nodes if isinstance(node, ast.Name)]
-    names = sorted({node.id for node in names if isinstance(node.ctx, ast.Store)})
-    return [f'def {name}():', *_indent([f"global {', '.join(names)}"]*bool(names) + body), '']
-
 # %% ../../nbs/inspect/09_as_code.ipynb #5c645e22
-class _Method(_Passes):
-    def method(self, name, base):
-        method,mro = vars(base)[name],type(self.learn).__mro__
-        tree = tree_of(method)
-        me = tree.args.args[0].arg
-        for used in free_names(source_of(method)): self.sources.need(used, method.__globals__)
-        above = next((b for b in mro[mro.index(base)+1:] if name in vars(b)), None)
-        calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)
-                 and ast.unparse(node.func) == f'super().{name}']
-        if calls: yield from self.method(name, above)
-        for call in calls: call.func,call.args = ast.Name(f'{above.__name__}_{name}'),[ast.Name(me)]
-        tree.name,standard = f'{base.__name__}_{name}',vars(Learner(nn.Identity(), None, None))
-        for node in ast.walk(tree):
-            extra = isinstance(node, ast.Attribute) and ast.unparse(node.value) == me
-            if extra and node.attr in vars(self.learn) and node.attr not in standard:
-                self.settings[node.attr] = self.sources.express(vars(self.learn)[node.attr])
-        yield from [*_lines(tree), '']
+def method_lines(parts, name, base):
+    "A body of a subclass as a function, after those of the bases that it calls."
+    learn,method = parts.learn,vars(base)[name]
+    mro,tree = type(learn).__mro__,tree_of(method)
+    me = tree.args.args[0].arg
+    for used in free_names(source_of(method)): parts.sources.need(used, method.__globals__)
+    above = next((b for b in mro[mro.index(base)+1:] if name in vars(b)), None)
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)
+             and ast.unparse(node.func) == f'super().{name}']
+    if calls: yield from method_lines(parts, name, above)
+    for call in calls: call.func,call.args = ast.Name(f'{above.__name__}_{name}'),[ast.Name(me)]
+    tree.name,standard = f'{base.__name__}_{name}',vars(Learner(nn.Identity(), None, None))
+    for node in ast.walk(tree):
+        extra = isinstance(node, ast.Attribute) and ast.unparse(node.value) == me
+        if extra and node.attr in vars(learn) and node.attr not in standard:
+            parts.settings[node.attr] = parts.sources.express(vars(learn)[node.attr])
+    yield from [*lines_of(tree), '']
 
-# %% ../../nbs/inspect/09_as_code.ipynb #91d693c9
-class _Methods(_Method):
-    def methods(self):
-        "The bodies that a subclass replaces, as functions; `super()` is the function of its base."
-        for name,base in self.overridden.items():
-            yield from self.method(name, base)
-            yield from _function(name, [f'{base.__name__}_{name}(learn)'])
+def replaced_lines(parts):
+    "The bodies that a subclass replaces, each with the short function that the loop calls."
+    for name,base in parts.replaced.items():
+        yield from method_lines(parts, name, base)
+        yield from function_lines(name, [f'{base.__name__}_{name}(learn)'])
 
 # %% ../../nbs/inspect/09_as_code.ipynb #6999921a
-class _Writer(_Methods):
-    def start(self, optim):
-        "The variables that the loop begins with."
-        express,learn = self.sources.express,self.learn
-        passes = ', '.join(f"('{name}', {name.replace(' ', '_')})" for name in self.loaders)
-        values = dict(n_epochs=self.epochs, passes=f'[{passes}]', loss_fn=express(learn.loss_fn),
-            lr=express(learn.lr), n_inp=express(learn.n_inp), counts='{}', n_steps=0, train_iter=0,
-            n_samples=0, batch=None, dls='SimpleNamespace(train=train, valid=valid)')
-        always = 'n_epochs','passes','loss_fn'
-        lines = [f'{k} = {v}' for k,v in values.items() if k in always or self.uses(k)]
-        return [*lines, f'opt = {optim}', 'model.zero_grad()',
-                *(f'{k} = {v}' for k,v in self.settings.items()), *self.sources.objects,
-                *[f"subs = [{', '.join(self.objects.values())}]"]*self.adapter]
+def start_lines(parts, epochs, optimizer):
+    "The variables that the loop begins with."
+    express,learn = parts.sources.express,parts.learn
+    passes = ', '.join(f"('{name}', {name.replace(' ', '_')})" for name in parts.loaders)
+    values = dict(n_epochs=epochs, passes=f'[{passes}]', loss_fn=express(learn.loss_fn),
+        lr=express(learn.lr), n_inp=express(learn.n_inp), counts='{}', n_steps=0, train_iter=0,
+        n_samples=0, batch=None, dls='SimpleNamespace(train=train, valid=valid)')
+    always = 'n_epochs','passes','loss_fn'
+    lines = [f'{k} = {v}' for k,v in values.items() if k in always or parts.uses(k)]
+    return [*lines, f'opt = {optimizer}', 'model.zero_grad()',
+            *(f'{k} = {v}' for k,v in parts.settings.items()), *parts.sources.objects,
+            *[f"subs = [{', '.join(parts.objects.values())}]"]*parts.adapter]
 
 # %% ../../nbs/inspect/09_as_code.ipynb #bfcc974b
-class _Script(_Writer):
-    def write(self, setup):
-        for _ in range(2): loop = self.fit()  # twice: only then it is known what is used
-        methods,learn,imports = [*self.methods()],self.learn,self.sources.imports
-        optim = self.sources.express(learn.optim_class) + f'(model.parameters(), {learn.lr!r})'
-        start = self.start(optim)
-        if self.uses('update'): methods += _function('update', self.step())
-        if self.adapter:
-            self.sources.need('BatchViews', dict(BatchViews=BatchViews))
-            imports['from types import SimpleNamespace'] = None
-            methods += _function('make_opt', [f'opt = {optim}'])
-            default = [] if 'zero_grad' in self.overridden else ['opt.zero_grad()']
-            if default: methods += _function('zero_grad', default)
-        head = [f'# The training loop of a {type(learn).__name__}, written by nntrain']
-        left = ', '.join(self.left)
-        if left: head.append(f'# left out, as they show, save or decide: {left}')
-        parts = [head, sorted({*imports, 'import torch'}), [setup], *(
-            [text.strip()] for text in self.sources.definitions), [MADE]*bool(self.sources.objects),
-            [ADAPTER]*self.adapter, start, methods, loop]
-        return '\n\n'.join('\n'.join(part).strip('\n') for part in parts if part) + '\n'
+def script_of(parts, epochs, setup):
+    "The whole script."
+    writer = LoopWriter(parts)
+    for _ in range(2): loop = writer.fit()  # twice: only then it is known what is used
+    methods,learn,imports = [*replaced_lines(parts)],parts.learn,parts.sources.imports
+    optimizer = parts.sources.express(learn.optim_class) + f'(model.parameters(), {learn.lr!r})'
+    start = start_lines(parts, epochs, optimizer)
+    if parts.uses('update'): methods += function_lines('update', writer.step())
+    if parts.adapter:
+        parts.sources.need('BatchViews', dict(BatchViews=BatchViews))
+        imports['from types import SimpleNamespace'] = None
+        methods += function_lines('make_opt', [f'opt = {optimizer}'])
+        if 'zero_grad' not in parts.replaced:
+            methods += function_lines('zero_grad', ['opt.zero_grad()'])
+    head = [f'# The training loop of a {type(learn).__name__}, written by nntrain']
+    left = ', '.join(parts.left)
+    if left: head.append(f'# left out, as they show, save or decide: {left}')
+    stretches = [head, sorted({*imports, 'import torch'}), [setup], *(
+        [text.strip()] for text in parts.sources.definitions), [MADE]*bool(parts.sources.objects),
+        [ADAPTER]*parts.adapter, start, methods, loop]
+    return '\n\n'.join('\n'.join(lines).strip('\n') for lines in stretches if lines) + '\n'
 
 # %% ../../nbs/inspect/09_as_code.ipynb #9af479e6
 @patch
@@ -322,4 +324,4 @@ def as_code(self:Learner,
     setup:str='from setup import model, train, valid', # Lines that make model and loaders
 )->str:           # A Python script
     "The training loop of `self` as a plain PyTorch script that imports nothing of nntrain."
-    return _Script(self, epochs).write(setup)
+    return script_of(Parts(self), epochs, setup)

@@ -20,6 +20,8 @@ from fastcore.basics import patch
 from ..learner import Learner
 
 # %% ../../nbs/inspect/01_loop.ipynb #f6be94cd
+BODIES = 'predict','get_loss','get_loss_grad','backward','step','zero_grad'
+
 def _defined(cls, name, after=None):
     "Pairs of class and method `name` along the bases of `cls`, those behind `after` only."
     bases = cls.__mro__
@@ -70,7 +72,8 @@ def loop_of(
                 n, training, again, base if sup else None, (*inside_of, (base, name)))]
             if phase: found.append(Step(phase, base.__name__, tuple(inside), looped))
             elif any(s.inside is not None for s in inside): found += inside
-            elif not name.startswith('_'): found.append(Step(name, base.__name__, None, looped))
+            elif name in BODIES or not (name.startswith('_') or hasattr(Learner, name)):
+                found.append(Step(name, base.__name__, None, looped))
         return found
     return steps('do_fit')[0]
 
@@ -163,8 +166,8 @@ def _legend(title, temporary):
     return drawn
 
 # %% ../../nbs/inspect/01_loop.ipynb #335d366e
-class LoopText:
-    "The loop line by line, as text and as data."
+class LoopPicture:
+    "What `show_loop` returns: text in a terminal, a picture in a notebook."
     def __init__(self,
         rows:list, # Of `Row`
         title:str, # What it is the loop of
@@ -189,9 +192,6 @@ class LoopText:
         dim = lambda line: f'\033[2m{line}\033[0m' if line.lstrip().startswith('· ') else line
         return '\n'.join(map(dim, str(self).split('\n'))) if sys.stdout.isatty() else str(self)
 
-# %% ../../nbs/inspect/01_loop.ipynb #f7a68577
-class LoopPicture(LoopText):
-    "What `show_loop` returns: text in a terminal, a picture in a notebook."
     def _repr_svg_(self):
         drawn,places,y = [_legend(self.title, self.temporary)],{},42
         for row in self.rows:
