@@ -48,10 +48,19 @@ def new_run(
     number = client.create_experiment(experiment) if found is None else found.experiment_id
     return client.create_run(number, run_name=name).info.run_id
 
-# %% ../../nbs/tracking/07_mlflow.ipynb #fe124ae9
-class _Rows(TrackerS):
-    "The rows of a run in a store."
+# %% ../../nbs/tracking/07_mlflow.ipynb #73f93aae
+class MLflowS(TrackerS):
+    "Hands the run to an MLflow store: settings as parameters, a call for each row."
     client,there = None,()
+    def __init__(self,
+        uri:str='sqlite:///mlflow.db', # The store: a database, or the address of a server
+        experiment:str='nntrain',      # Name of the experiment; made if it is missing
+        name=None,                     # Name of the run; None: the service makes one up
+    ):
+        self.package,self.uri = need('mlflow', 'MLflowS', 'mlflow'),uri
+        need('sqlalchemy', 'MLflowS', 'mlflow')
+        self.experiment,self.name = experiment,name
+
     def open(self, learn):
         check_store(self.uri)
         self.client,self.there = self.package.MlflowClient(self.uri),()
@@ -60,7 +69,6 @@ class _Rows(TrackerS):
         known = self.client.get_run(self.run).data.params  # which cannot be changed
         for name,value in config_of(learn).items():
             if name not in known: self.client.log_param(self.run, name, value)
-
     def keep(self, n):
         names = {name for row in self.rows for name in numbers(row)}
         self.there = steps_there(self.client, self.run, names)
@@ -71,19 +79,6 @@ class _Rows(TrackerS):
         point = self.package.entities.Metric
         metrics = [point(name, value, now, step) for name,value in found.items()]
         self.client.log_batch(self.run, metrics=metrics)
-
-# %% ../../nbs/tracking/07_mlflow.ipynb #73f93aae
-class MLflowS(_Rows):
-    "Hands the run to an MLflow store: settings as parameters, a call for each row."
-    def __init__(self,
-        uri:str='sqlite:///mlflow.db', # The store: a database, or the address of a server
-        experiment:str='nntrain',      # Name of the experiment; made if it is missing
-        name=None,                     # Name of the run; None: the service makes one up
-    ):
-        self.package,self.uri = need('mlflow', 'MLflowS', 'mlflow'),uri
-        need('sqlalchemy', 'MLflowS', 'mlflow')
-        self.experiment,self.name = experiment,name
-
     def close(self, error):
         if self.failed: return  # a server that is gone is not waited for twice
         status = 'FINISHED' if error is None else 'FAILED'

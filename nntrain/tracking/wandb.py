@@ -64,54 +64,10 @@ def add_model(
         artifact.add_file(str(Path(folder)/'model.safetensors'), policy='mutable')
         client.log_artifact(artifact)
 
-# %% ../../nbs/tracking/06_wandb.ipynb #ea3074ae
-class _Calls(Watching, TrackerS):
-    "The calls of `run.log`, numbered."
-    client,calls,there = None,0,0
-    def open(self, learn):
-        check_writable(type(self).__name__, self.folder/'.probe')
-        (self.folder/'.probe').unlink()
-        self.model,wandb = learn.model,self.package
-        settings = wandb.Settings(console='off', **self.settings)  # stdout is not ours to capture
-        self.client = wandb.init(project=self.project, name=self.name, dir=str(self.folder),
-            mode=self.mode, id=self.run, config=config_of(learn), resume='allow', settings=settings,
-            reinit='create_new')                                   # and no run of the user's ends
-        self.run = self.client.id
-        self.client.define_metric('batches')
-        self.client.define_metric('*', step_metric='batches')
-        if self.dataset: add_dataset(self.client, self.package, self.dataset)
-
-    def keep(self, n):
-        if self.client.offline: replace_folders(self.folder/'wandb', self.client)
-        self.calls,self.there = 0,self.client.starting_step
-        return 0
-    def log(self, values):
-        if self.calls >= self.there: self.client.log(values, step=self.calls)
-        self.calls += 1
-    def write(self, row, batches):
-        for step,values in (*batches, (row['batches'], numbers(row))):
-            self.log({'batches': step, **values})
-
-# %% ../../nbs/tracking/06_wandb.ipynb #4a6ef856
-class _Ends(_Calls):
-    "What is sent at the end of an epoch, and of the fit."
-    def after_full_epoch(self, learn):
-        super().after_full_epoch(learn)
-        self.attempt(self.pictures, learn)
-    def pictures(self, learn):
-        found,samples = self.watched(learn)
-        found = {k: self.package.Histogram(np_histogram=v) for k,v in found.items()}
-        if samples: found['valid/predictions'] = predictions_table(self.package, *samples)
-        if found and self.calls > self.there: self.client.log(found, step=self.calls-1)
-
-    def close(self, error):
-        if self.files_model and error is None: add_model(self.client, self.package, self.model)
-        self.client.finish(exit_code=int(error is not None))
-        self.client = self.model = None
-
 # %% ../../nbs/tracking/06_wandb.ipynb #ea6f1abb
-class WandbS(_Ends):
+class WandbS(Watching, TrackerS):
     "Hands the run to Weights & Biases, online or into a folder."
+    client,calls,there = None,0,0
     def __init__(self,
         project:str,         # Name of the project
         name=None,           # Name of the run; None: the service makes one up
@@ -127,3 +83,41 @@ class WandbS(_Ends):
         self.project,self.name,self.folder,self.mode = project,name,Path(folder),mode
         self.files_model,self.dataset,self.settings = model,dataset,settings
         self.watch(histograms, predictions)
+
+    def open(self, learn):
+        check_writable(type(self).__name__, self.folder/'.probe')
+        (self.folder/'.probe').unlink()
+        self.model,wandb = learn.model,self.package
+        settings = wandb.Settings(console='off', **self.settings)  # stdout is not ours to capture
+        self.client = wandb.init(project=self.project, name=self.name, dir=str(self.folder),
+            mode=self.mode, id=self.run, config=config_of(learn), resume='allow', settings=settings,
+            reinit='create_new')                                   # and no run of the user's ends
+        self.run = self.client.id
+        self.client.define_metric('batches')
+        self.client.define_metric('*', step_metric='batches')
+        if self.dataset: add_dataset(self.client, self.package, self.dataset)
+    def keep(self, n):
+        if self.client.offline: replace_folders(self.folder/'wandb', self.client)
+        self.calls,self.there = 0,self.client.starting_step
+        return 0
+    def log(self, values):
+        "One numbered call of `run.log`, unless the server has it."
+        if self.calls >= self.there: self.client.log(values, step=self.calls)
+        self.calls += 1
+    def write(self, row, batches):
+        for step,values in (*batches, (row['batches'], numbers(row))):
+            self.log({'batches': step, **values})
+    def close(self, error):
+        if self.files_model and error is None: add_model(self.client, self.package, self.model)
+        self.client.finish(exit_code=int(error is not None))
+        self.client = self.model = None
+
+    def after_full_epoch(self, learn):
+        super().after_full_epoch(learn)
+        self.attempt(self.pictures, learn)
+    def pictures(self, learn):
+        "Log the histograms and the table of predictions of the epoch."
+        found,samples = self.watched(learn)
+        found = {k: self.package.Histogram(np_histogram=v) for k,v in found.items()}
+        if samples: found['valid/predictions'] = predictions_table(self.package, *samples)
+        if found and self.calls > self.there: self.client.log(found, step=self.calls-1)

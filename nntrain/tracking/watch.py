@@ -15,7 +15,7 @@ def histogram(
     values:torch.Tensor, # Any numbers, on any device
     n_bins:int=30,       # Bins of equal width from the lowest to the highest
 )->torch.Tensor:         # `n_bins+2` numbers on that device: lowest, highest, counts
-    "Count values in bins, without a word to the host."
+    "Count values in bins, without a host read."
     values = values.detach().flatten().float()
     low,high = values.aminmax()
     place = ((values-low)/(high-low)*n_bins).nan_to_num(0).clamp(0, n_bins-1).long()

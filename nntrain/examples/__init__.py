@@ -1,1 +1,0 @@
-"Code of the example pages."
