@@ -552,7 +552,8 @@ def optimizers_of(
     learn, # A learner
 )->dict:   # Name -> attribute with `param_groups`
     "The attributes that are optimizers, by name; `opt` may be a second name of one."
-    return {k: v for k,v in vars(learn).items() if hasattr(v, 'param_groups')}
+    return {k: v for k,v in vars(learn).items()
+            if hasattr(v, 'param_groups') and k not in ('model','loss_fn','dls')}
 
 @patch(as_prop=True)
 def optimizers(self:Learner):
