@@ -41,7 +41,7 @@ from nntrain.training.regularize import DistillationLearner, ResetStateS, SAMLea
 from nntrain.inspect.timing import TimingS, stopwatch
 from nntrain.inspect.syncs import SyncCounterS
 from nntrain.inspect.hooks import ActivationStatsS, GradientStatsS, Hooks
-from nntrain.tracking.history import History, Records, compare
+from nntrain.tracking.history import History, compare
 from nntrain.tracking.recorder import RecorderS
 from nntrain.tracking.loggers import CSVLoggerS, JSONLLoggerS, TrackerS
 from nntrain.tracking.tensorboard import TensorBoardS

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ..training.hyperparams import HyperParams
 from ..pubsub import SAVE, Subscriber
-from .history import Records
+from .history import History
 from ..state import get_generators, set_generators
 
 # %% ../../nbs/tracking/03_loggers.ipynb #68de65bb
@@ -28,7 +28,7 @@ def history_of(
 ):         # The `History` that one of its subscribers fills, or None
     "The history of the run, found by the attribute `history` of a subscriber."
     found = [getattr(sub, 'history', None) for sub in learn.subs]
-    return next((history for history in found if isinstance(history, Records)), None)
+    return next((history for history in found if isinstance(history, History)), None)
 
 def _hypers(learn):
     if learn.opt is None: return {}  # of a variant that calls its optimizers otherwise
