@@ -137,6 +137,12 @@ def _keep_tensor(tensor, keep, undo):
     undo.append(put_back)
 
 # %% ../nbs/09_state.ipynb #f5382236
+def _builtin(value):
+    "The class of Python's own that `value` is derived from, such as `dict` or `OrderedDict`."
+    return next(c for c in type(value).__mro__ if c.__module__ in ('builtins','collections'))
+
+def _refill(value, items): _builtin(value).update(value, items)  # a subclass may forbid its own
+
 def snapshot(
     value,   # A module, an optimizer, a dict, a list, a tensor, ...
     skip=(), # Objects to leave alone
@@ -145,14 +151,15 @@ def snapshot(
     undo,seen = [],{id(s): s for s in skip}
     def keep_items(value, items, refill):
         for item in (items.values() if isinstance(items, dict) else items): keep(item)
-        undo.append(lambda: (value.clear(), refill(items)))
+        undo.append(lambda: (_builtin(value).clear(value), refill(items)))
     def keep(value):
         if id(value) in seen: return
         seen[id(value)] = value
         if isinstance(value, torch.Tensor): _keep_tensor(value, keep, undo)
         elif isinstance(value, torch.Generator):
             undo.append(partial(value.set_state, value.get_state()))
-        elif isinstance(value, (dict,set)): keep_items(value, value.copy(), value.update)
+        elif isinstance(value, set): keep_items(value, value.copy(), value.update)
+        elif isinstance(value, dict): keep_items(value, dict(value), partial(_refill, value))
         elif isinstance(value, (list,deque)): keep_items(value, list(value), value.extend)
         elif isinstance(value, tuple): [keep(item) for item in value]
         elif hasattr(value, '__dict__') and is_stateful(value): keep(vars(value))

@@ -52,7 +52,7 @@ class Ranks:
     def summed(self, tensor): return summed(tensor)  # the sum over all ranks, in place
 
     def add_up(self, sub, columns):
-        "At the end of each pass let `columns`, name -> metric, of `sub` hold the sums of all ranks."
+        "Let `columns` of `sub`, name -> metric, hold the sums of all ranks when a pass ends."
         self.measured[sub] = columns
     def weigh_by(self, weights):
         "Say what the loss is a mean of, as for `DistributedS`; returns the same for all ranks."
