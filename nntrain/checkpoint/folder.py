@@ -9,6 +9,7 @@ __all__ = ['checkpoints', 'remove_checkpoint', 'sweep', 'newest', 'best_of', 'be
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #2c1c0147
 import os
+import random
 import re
 import shutil
 import socket
@@ -19,8 +20,8 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from .format import (CheckpointError, made_with, move_aside, moved_aside,
-                                       read_checkpoint, read_manifest, split_state)
+from .format import (CheckpointError, check_state, made_with, move_aside,
+                                       moved_aside, read_checkpoint, read_manifest)
 from ..state import is_stateful
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #6edbf48a
@@ -143,6 +144,18 @@ def show_checkpoints(
     return '\n'.join(lines)
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #5138d1ba
+def _own_generator(value, depth=4):
+    "Name of a random generator that a data set, or what it holds, has for itself; or None."
+    if isinstance(value, (list,tuple)): held = dict(enumerate(value[:20]))
+    else: held = getattr(value, '__dict__', {})
+    if depth == 0 or is_stateful(value) or isinstance(value, torch.nn.Module): return None
+    for name,item in held.items():
+        numpys = type(item).__module__.startswith('numpy.random')
+        if numpys or isinstance(item, (random.Random, torch.Generator)): return str(name)
+        inner = _own_generator(item, depth-1)
+        if inner is not None: return f'{name}.{inner}'
+    return None
+
 def _stays(loader):
     "Whether workers live on with generators that are in no checkpoint."
     options = getattr(loader, 'options', None) or {}  # of a FetchLoader
@@ -158,6 +171,11 @@ def hindrances(
     said = [f'the {name} loader has persistent workers, whose generators are in no checkpoint: '
             'going on is exact only if what they draw is keyed by epoch and sample'
             for name,loader in learn.passes if _stays(loader)]
+    said += [f'the data set of the {name} loader has a generator of its own (`{found}`), which is '
+             'in no checkpoint: going on is exact only if it draws from the generators of python, '
+             'numpy or torch, or keyed by epoch and sample'
+             for name,loader in learn.passes
+             if (found := _own_generator(getattr(loader, 'dataset', None)))]
     said += [f'`{name}` ({type(value).__name__}) has no `state_dict` and `load_state_dict`: it is '
              'in no checkpoint, and starts afresh where the run goes on; give it both'
              for name,value in vars(learn).items() if not is_stateful(value)
@@ -184,7 +202,10 @@ def check_saveable(
     "Raise before the first batch if an object or a subscriber has a state that cannot be saved."
     objects = {name: value.state_dict() for name,value in vars(learn).items()
                if is_stateful(value) and name not in ('dls','dl')}
-    split_state(dict(objects=objects, subs={learn.name_of(s): s.state_dict() for s in learn.subs}))
+    subs = {}
+    for sub in learn.subs:
+        with suppress(AttributeError): subs[learn.name_of(sub)] = sub.state_dict()  # made later
+    check_state(dict(objects=objects, subs=subs))
 
 def without_state(
     learn, # A learner whose fit begins

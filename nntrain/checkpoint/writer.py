@@ -12,7 +12,7 @@ import time
 
 # %% ../../nbs/checkpoint/03_writer.ipynb #885f8568
 class _Work(threading.Thread):
-    "A thread that keeps its error, and says when it is done."
+    "A thread that keeps its error, and sets an event when it is done."
     error,seconds = None,0.
     def __init__(self, work):
         super().__init__(name='nntrain writer')
@@ -52,9 +52,9 @@ class Writer:
 
 # %% ../../nbs/checkpoint/03_writer.ipynb #5dc0c1cd
 class Signals:
-    "Writes down which signal came, instead of acting on it at once."
+    "Notes which signal came, instead of acting on it at once."
     def __init__(self,
-        numbers, # Signals to write down, as SIGTERM and SIGINT
+        numbers, # Signals to note, as SIGTERM and SIGINT
     ):
         self.asked,self.ended,self.before = None,False,{}
         if threading.current_thread() is not threading.main_thread(): numbers = ()
@@ -65,13 +65,13 @@ class Signals:
         self.asked = number
 
     def end(self):
-        "What the signal that came would have done."
+        "Do what the signal that came would have done."
         self.ended = True
         if self.asked == signal.SIGINT: raise KeyboardInterrupt
         raise SystemExit(128 + self.asked)
 
     def restore(self):
-        "The handlers of before; theirs for SIGTERM is called, late but not never."
+        "Put the handlers back; call the one for SIGTERM if it came, late but not never."
         for number,handler in self.before.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
         handler = self.before.get(self.asked)
