@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['SEQUENCES', 'TARGETS', 'PROPORTIONS', 'METHODS', 'split_batch', 'join_batch', 'first_of', 'count_samples',
-           'BatchViews', 'Learner', 'rates_at', 'set_rates', 'set_lr', 'place_of', 'optimizers_of', 'as_subs']
+           'BatchViews', 'Learner', 'rates_at', 'set_rates', 'set_lr', 'place_of', 'optimizers_of', 'PageMethod',
+           'as_subs']
 
 # %% ../nbs/02_learner.ipynb #793b3541
 import inspect
@@ -132,10 +133,6 @@ class Learner(Publisher, Stateful, BatchViews):
         start_clocks(self)
         super().__init__(as_subs(subs))
 
-    def __getattr__(self, name):
-        if name in METHODS: import_module(f'nntrain.{METHODS[name]}')
-        return object.__getattribute__(self, name)  # raises what Python itself would
-    def __dir__(self): return sorted({*super().__dir__(), *METHODS})
 
     @PublishEvents('fit')
     def do_fit(self):
@@ -583,6 +580,20 @@ METHODS = {name: module for module,names in {
     'inference.export': 'export',
     'interop.hub': 'push_to_hub',
 }.items() for name in names.split()}
+
+class PageMethod:
+    "Stands for a method of the learner until it is first asked for; then its page is imported."
+    def __init__(self,
+        name:str,   # Name of the method
+        module:str, # The module that patches it, below `nntrain`
+    ): self.name,self.module = name,module
+
+    def __get__(self, learn, cls):
+        import_module(f'nntrain.{self.module}')
+        if vars(Learner)[self.name] is self: raise AttributeError(self.name)  # being imported
+        return getattr(cls if learn is None else learn, self.name)
+
+for name,module in METHODS.items(): setattr(Learner, name, PageMethod(name, module))
 
 
 # %% ../nbs/02_learner.ipynb #19db3f04
