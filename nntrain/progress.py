@@ -12,8 +12,6 @@ from itertools import accumulate
 from time import monotonic
 
 import torch
-from fastcore.basics import patch
-
 from .pubsub import Subscriber, SHOW
 
 # %% ../nbs/08_progress.ipynb #5d53318d
@@ -162,10 +160,12 @@ def html_table(
     return text2html_table([[html.escape(text) for text in line] for line in lines])
 
 # %% ../nbs/08_progress.ipynb #7b4257ed
-class _NotebookTable:
-    "Rows as a table of fastprogress's master bar, a plot below it."
+class NotebookScreen:
+    "A table of rows, bars for epochs and pass, and below them the plot of a `LossCurve`."
     live,plotted,drawn_at = True,None,-math.inf
-    def __init__(self, learn):
+    def __init__(self,
+        learn, # The `Learner` whose fit begins
+    ):
         from fastprogress.fastprogress import NBMasterBar
         self.rows,self.bar,self.master = [],None,NBMasterBar(range(learn.n_epochs))
         self.master.update(0)
@@ -179,10 +179,6 @@ class _NotebookTable:
         if curve is not None and (curve.points or curve.pending or curve.valid):
             self.plotted = _show_losses(curve, self.plotted)
         self.drawn_at = monotonic()
-
-# %% ../nbs/08_progress.ipynb #907c1b4b
-class NotebookScreen(_NotebookTable):
-    "A table of rows, bars for epochs and pass, and below them the plot of a `LossCurve`."
     def refresh(self, learn, loss, seconds, curve):
         from fastprogress.fastprogress import NBProgressBar
         if self.bar is None:
@@ -222,7 +218,7 @@ class ProgressS(Subscriber):
     def before_epoch(self, learn): self.began,self.mean = monotonic(),None
     def after_batch(self, learn):
         if self.curve is not None and learn.training: self.curve.add(learn.train_iter, learn.loss)
-        if monotonic() >= self.due: self._refresh(learn)
+        if monotonic() >= self.due: self.refresh(learn)
     def after_epoch(self, learn):
         row = learn.row
         if self.curve is not None and not learn.training and 'loss' in row:
@@ -232,16 +228,13 @@ class ProgressS(Subscriber):
     def cleanup_fit(self, learn):
         screen,self.screen,self.due = self.screen,None,math.inf
         if screen is not None: screen.close(self.curve)
-
-# %% ../nbs/08_progress.ipynb #b7a1d9a5
-@patch
-def _refresh(self:ProgressS, learn):
-    "Read the loss and show it; sets when the next refresh is due."
-    start,loss = monotonic(),learn.loss
-    if isinstance(loss, torch.Tensor) and loss.numel() == 1:
-        value = loss.item()                                   # waits for the device
-        steady = self.mean is not None and math.isfinite(self.mean)
-        self.mean = .7*self.mean + .3*value if steady else value
-    self.screen.refresh(learn, self.mean, start - self.began, self.curve)
-    end = monotonic()
-    self.due = end + max(self.seconds, 9*(end-start))
+    def refresh(self, learn):
+        "Read the loss and show it; sets when the next refresh is due."
+        start,loss = monotonic(),learn.loss
+        if isinstance(loss, torch.Tensor) and loss.numel() == 1:
+            value = loss.item()                                   # waits for the device
+            steady = self.mean is not None and math.isfinite(self.mean)
+            self.mean = .7*self.mean + .3*value if steady else value
+        self.screen.refresh(learn, self.mean, start - self.began, self.curve)
+        end = monotonic()
+        self.due = end + max(self.seconds, 9*(end-start))
