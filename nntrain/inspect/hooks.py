@@ -43,8 +43,8 @@ class Hooks:
         while self.handles: self.handles.pop().remove()
 
 # %% ../../nbs/inspect/05_hooks.ipynb #e417b6dc
-class _LayersS(Subscriber):
-    "For every n-th training batch a tensor of `(layers, numbers)`."
+class LayerStatsS(Subscriber):
+    "For every n-th training batch a tensor of `(layers, numbers)`, read once per pass."
     order = MEASURE
     state_names = 'seen','next','batches','values','names'
     def __init__(self, every, n_numbers):
@@ -68,10 +68,6 @@ class _LayersS(Subscriber):
         self.waiting.append(torch.stack(layers))
         self.batches.append(self.seen)
         self.found,self.next = {},self.seen+self.every
-
-# %% ../../nbs/inspect/05_hooks.ipynb #533df8f1
-class _ReadS(_LayersS):
-    "Reads what waits, once per pass or when the state is asked for."
     def flush(self):
         if self.waiting: self.values = torch.cat([self.values, torch.stack(self.waiting).cpu()])
         self.waiting = []
@@ -107,7 +103,7 @@ def _activation_numbers(output, unit, n_bins):
     return torch.cat([first, counts/len(flat)])
 
 # %% ../../nbs/inspect/05_hooks.ipynb #6c1a7ac1
-class ActivationStatsS(_ReadS):
+class ActivationStatsS(LayerStatsS):
     "Mean, std, dead units and histogram of each layer's output, of every n-th training batch."
     def __init__(self,
         every:int=10,  # Look at one training batch out of so many
@@ -149,7 +145,7 @@ def _own_parameters(model):
     return {name: parameters for name,parameters in own.items() if parameters}
 
 # %% ../../nbs/inspect/05_hooks.ipynb #21f9f163
-class GradientStatsS(_ReadS):
+class GradientStatsS(LayerStatsS):
     "Gradient norm and update-to-weight ratio of each layer, at every n-th training batch."
     def __init__(self,
         every:int=10, # Look at one training batch out of so many

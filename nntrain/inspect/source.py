@@ -17,6 +17,7 @@ import textwrap
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 import torch
+from fastcore.basics import patch
 from torch import nn
 
 from ..pubsub import CancelException, Subscriber
@@ -92,9 +93,11 @@ def _namespace(value):
     return getattr(function, '__globals__', None) or vars(sys.modules[value.__module__])
 
 # %% ../../nbs/inspect/08_source.ipynb #9aafdf84
-class _Collected:
-    "Definitions and imports, each once and after what it needs itself."
-    def __init__(self, known=()):
+class Sources:
+    "The definitions and imports of a script, each once and after what it needs itself."
+    def __init__(self,
+        known=(), # Name -> object that the script has anyway
+    ):
         self.imports,self.definitions,self.objects = {},[],[]
         self.names,self.known = {},dict(known)
 
@@ -115,8 +118,6 @@ class _Collected:
     def add_import(self, text, name):
         self.imports[text if text.split()[-1] == name else f'{text} as {name}'] = None
 
-# %% ../../nbs/inspect/08_source.ipynb #32b5692a
-class _Defined(_Collected):
     def define(self, name, value):
         "Add the source of a function or class of ours."
         source,namespace = _cut(value),_namespace(value)
@@ -128,8 +129,31 @@ class _Defined(_Collected):
         for key,text,is_property in patched: self.definitions += text,(
             f'{value.__name__}.{key} = ' + (f'property({key})' if is_property else key))
 
+# %% ../../nbs/inspect/08_source.ipynb #72848209
+@patch
+def express(self:Sources,
+    value, # Any object that can be written down
+)->str:    # An expression; what it needs is in `imports`, `definitions` and `objects`
+    "Code that makes `value`."
+    for name,known in self.known.items():
+        if value is known: return name
+    if isinstance(value, float) and not math.isfinite(value): return f"float('{value}')"
+    if value is None or isinstance(value, (bool,int,float,str)): return repr(value)
+    if isinstance(value, (type,FunctionType,BuiltinFunctionType)): return self.named(value)
+    if isinstance(value, (torch.dtype,torch.device)):
+        self.imports['import torch'] = None
+        return repr(value) if isinstance(value, torch.dtype) else f"torch.device('{value}')"
+    if isinstance(value, functools.partial):
+        self.imports['from functools import partial'] = None
+        named = (f'{k}={self.express(v)}' for k,v in value.keywords.items())
+        return f"partial({', '.join([*map(self.express, (value.func, *value.args)), *named])})"
+    return (self.collection(value) or self.called(value) or self.printed(value)
+            or self.made(value))
+
 # %% ../../nbs/inspect/08_source.ipynb #016937b3
-def _collection(self, value):
+@patch
+def collection(self:Sources, value):
+    "A set, list, tuple or dict as a literal; None for anything else."
     each = lambda values: ', '.join(map(self.express, values))
     if type(value) in (set,frozenset):
         return f'{type(value).__name__}([{each(sorted(value, key=str))}])'
@@ -139,14 +163,16 @@ def _collection(self, value):
         return f"{{{', '.join(f'{self.express(k)}: {self.express(v)}' for k,v in value.items())}}}"
 
 # %% ../../nbs/inspect/08_source.ipynb #4f22d554
-def _named(self, value):
+@patch
+def named(self:Sources, value):
     "A function or class by the name that it was defined with."
     if not value.__qualname__.isidentifier(): raise ValueError(
         f'{value.__qualname__} has no name of its own; define it with `def`, outside of functions')
     self.need(value.__name__, {value.__name__: value})
     return value.__name__
 
-def _printed(self, value):
+@patch
+def printed(self:Sources, value):
     "Its `repr`, if that is a call which the module of its class understands; else None."
     if isinstance(value, nn.Module): return None  # its `repr` is for the eye
     try: call = ast.parse(repr(value), mode='eval').body
@@ -159,7 +185,8 @@ def _printed(self, value):
     return repr(value)
 
 # %% ../../nbs/inspect/08_source.ipynb #c7475bbf
-def _called(self, value):
+@patch
+def called(self:Sources, value):
     "A module without weights, such as a loss, by the call that makes its like; else None."
     if not isinstance(value, nn.Module) or value.state_dict(): return None
     given = {k: getattr(value, k) for k,p in inspect.signature(type(value)).parameters.items()
@@ -170,7 +197,8 @@ def _called(self, value):
     settings = ', '.join(f'{k}={self.express(v)}' for k,v in given.items())
     return f'{self.named(type(value))}({settings})' + '.eval()'*(not value.training)
 
-def _made(self, value, name=None):
+@patch
+def made(self:Sources, value, name=None):
     "A variable for any other object; the code that makes it goes to `objects`."
     refused = isinstance(value, (nn.Module,torch.Tensor)) or not hasattr(value, '__dict__')
     if refused: raise ValueError(
@@ -181,25 +209,3 @@ def _made(self, value, name=None):
     attributes = ''.join(f', {k}={self.express(v)}' for k,v in vars(value).items())
     self.objects.append(f'{name} = made({cls}{attributes})')
     return name
-
-# %% ../../nbs/inspect/08_source.ipynb #72848209
-class Sources(_Defined):
-    "What a script needs that uses some names and objects; `known`: name -> object it has anyway."
-    def express(self, value):
-        "Code that makes `value`."
-        for name,known in self.known.items():
-            if value is known: return name
-        if isinstance(value, float) and not math.isfinite(value): return f"float('{value}')"
-        if value is None or isinstance(value, (bool,int,float,str)): return repr(value)
-        if isinstance(value, (type,FunctionType,BuiltinFunctionType)): return self.named(value)
-        if isinstance(value, (torch.dtype,torch.device)):
-            self.imports['import torch'] = None
-            return repr(value) if isinstance(value, torch.dtype) else f"torch.device('{value}')"
-        if isinstance(value, functools.partial):
-            self.imports['from functools import partial'] = None
-            named = (f'{k}={self.express(v)}' for k,v in value.keywords.items())
-            return f"partial({', '.join([*map(self.express, (value.func, *value.args)), *named])})"
-        return (self.collection(value) or self.called(value) or self.printed(value)
-                or self.made(value))
-
-    collection,named,called,printed,made = _collection,_named,_called,_printed,_made
