@@ -133,10 +133,10 @@ class Trace:
             self.now = outer
 
 # %% ../../nbs/inspect/04_explain.ipynb #7ef30188
-BODIES = 'predict','get_loss','backward','step','zero_grad'
+BODIES = 'predict','get_loss','get_loss_grad','backward','step','zero_grad'
 
 def _traced(cls, trace):
-    "A subclass of `cls` that tells `trace` what happens."
+    "A subclass of `cls` that reports to `trace`."
     class Traced(cls):
         _traced = True
         def refresh_plans(self, subs=None):

@@ -86,7 +86,8 @@ def who_reads(
             event,handler = busy
             if event in ('train','validate') and handler is None: return None
             sub = getattr(handler, '__self__', None)
-            return event,learn._names.get(id(sub), type(sub or learn).__name__),*place
+            name = type(learn).__name__ if sub is None else learn.name_of(sub)
+            return event,name,*place
     return 'outside','',*place
 
 def short_path(

@@ -36,32 +36,42 @@ def non_saturating(
 class CancelGeneratorException(CancelException): "Ends this turn of the generator."
 class CancelDiscriminatorException(CancelException): "Ends this turn of the discriminator."
 
-# %% ../../nbs/variants/04_gan.ipynb #f9cf8910
-class _Adversaries(Learner):
-    "What the steps of a turn compute."
-    def make_noise(self, n, seed=None):
-        device = next(self.model.parameters()).device
-        if seed is None: return torch.randn(n, self.n_noise, device=device)
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(n, self.n_noise, generator=generator).to(device)
+# %% ../../nbs/variants/04_gan.ipynb #17f6f166
+class GANLearner(Learner):
+    "Train a generator against a discriminator: two optimizers, a phase for each turn."
+    def __init__(self, *args,
+        discriminator,            # Module from images to scores, `(n,)` or `(n, 1)`
+        n_noise:int=32,           # Numbers of noise that the generator is given per sample
+        k:int=1,                  # Discriminator steps for each of the generator, at least 1
+        discriminator_lr=None,    # Learning rate of the discriminator; None: `lr`
+        discriminator_optim=None, # Its `optim_class`; None: the generator's
+        **kwargs                  # As for `Learner`: generator, dls, loss_fn such as `hinge`, ...
+    ):
+        if not isinstance(k, int) or k < 1: raise ValueError(f'GANLearner: `k` must be a whole '
+            f'number, at least 1, got {k!r}; to skip a turn, raise CancelGeneratorException')
+        self.discriminator,self.n_noise,self.k = discriminator,n_noise,k
+        self.discriminator_lr,self.discriminator_optim = discriminator_lr,discriminator_optim
+        self.turn,self.real,self.generator_opt,self.discriminator_opt = 'generator',None,None,None
+        super().__init__(*args, **kwargs)
 
-    def predict(self):
-        n = self.batch_size if self.real is None else len(self.real)
-        with torch.set_grad_enabled(self.training and self.turn == 'generator'):
-            self.preds = self.model(self.make_noise(n, None if self.training else self.iter))
+    def make_opt(self):
+        super().make_opt()
+        self.generator_opt,make = self.opt,self.discriminator_optim or self.optim_class
+        lr = self.lr if self.discriminator_lr is None else self.discriminator_lr
+        self.discriminator_opt = make(self.discriminator.parameters(), lr)
 
-    def get_loss(self):
-        fake = self.discriminator(self.preds)
-        if self.turn == 'generator': self.loss = self.loss_fn(fake)
-        else: self.loss = self.loss_fn(fake, self.discriminator(self.real))
+    @property
+    def discriminator_hypers(self):
+        "The numbers of the discriminator's optimizer by name, as `hypers` has the generator's."
+        return HyperParams(self.discriminator_opt)
 
-    def backward(self):
-        params = [p for g in self.opt.param_groups for p in g['params'] if p.requires_grad]
-        self.loss_grad.backward(inputs=params)
+    def subscribe(self, *subs):
+        "Add subscribers; not those that make one step of several backward passes."
+        for sub in subs:
+            if hasattr(sub, 'steps_per_pass'): raise ValueError(f'GANLearner: {type(sub).__name__} '
+                'would add up the gradients of both networks in one group: take larger batches')
+        super().subscribe(*subs)
 
-# %% ../../nbs/variants/04_gan.ipynb #7168cac0
-class _Turns(_Adversaries):
-    "A batch: some turns of the discriminator, then one of the generator."
     @PublishEvents('generator', cancel=CancelGeneratorException)
     def do_generator(self): super().one_batch()
 
@@ -85,44 +95,25 @@ class _Turns(_Adversaries):
         try: super().all_batches()
         finally: self.discriminator.train(before)
 
-# %% ../../nbs/variants/04_gan.ipynb #c29808fe
-class _Pair(_Turns):
-    "Two optimizers, both made before a fit."
-    def make_opt(self):
-        super().make_opt()
-        self.generator_opt,make = self.opt,self.discriminator_optim or self.optim_class
-        lr = self.lr if self.discriminator_lr is None else self.discriminator_lr
-        self.discriminator_opt = make(self.discriminator.parameters(), lr)
+    def make_noise(self, n, seed=None):
+        device = next(self.model.parameters()).device
+        if seed is None: return torch.randn(n, self.n_noise, device=device)
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(n, self.n_noise, generator=generator).to(device)
 
-    @property
-    def discriminator_hypers(self):
-        "The numbers of the discriminator's optimizer by name, as `hypers` has the generator's."
-        return HyperParams(self.discriminator_opt)
+    def predict(self):
+        n = self.batch_size if self.real is None else len(self.real)
+        with torch.set_grad_enabled(self.training and self.turn == 'generator'):
+            self.preds = self.model(self.make_noise(n, None if self.training else self.iter))
 
-    def subscribe(self, *subs):
-        "Add subscribers; not those that make one step of several backward passes."
-        for sub in subs:
-            if hasattr(sub, 'steps_per_pass'): raise ValueError(f'GANLearner: {type(sub).__name__} '
-                'would add up the gradients of both networks in one group: take larger batches')
-        super().subscribe(*subs)
+    def get_loss(self):
+        fake = self.discriminator(self.preds)
+        if self.turn == 'generator': self.loss = self.loss_fn(fake)
+        else: self.loss = self.loss_fn(fake, self.discriminator(self.real))
 
-# %% ../../nbs/variants/04_gan.ipynb #17f6f166
-class GANLearner(_Pair):
-    "Train a generator against a discriminator: two optimizers, a phase for each turn."
-    def __init__(self, *args,
-        discriminator,            # Module from images to scores, `(n,)` or `(n, 1)`
-        n_noise:int=32,           # Numbers of noise that the generator is given per sample
-        k:int=1,                  # Discriminator steps for each of the generator, at least 1
-        discriminator_lr=None,    # Learning rate of the discriminator; None: `lr`
-        discriminator_optim=None, # Its `optim_class`; None: the generator's
-        **kwargs                  # As for `Learner`: generator, dls, loss_fn such as `hinge`, ...
-    ):
-        if not isinstance(k, int) or k < 1: raise ValueError(f'GANLearner: `k` must be a whole '
-            f'number, at least 1, got {k!r}; to skip a turn, raise CancelGeneratorException')
-        self.discriminator,self.n_noise,self.k = discriminator,n_noise,k
-        self.discriminator_lr,self.discriminator_optim = discriminator_lr,discriminator_optim
-        self.turn,self.real,self.generator_opt,self.discriminator_opt = 'generator',None,None,None
-        super().__init__(*args, **kwargs)
+    def backward(self):
+        params = [p for g in self.opt.param_groups for p in g['params'] if p.requires_grad]
+        self.loss_grad.backward(inputs=params)
 
     def sample(self, n=16, seed=0):
         "`n` samples in evaluation mode, the same for the same seed and weights."
