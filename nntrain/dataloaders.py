@@ -184,7 +184,7 @@ def _why_not_in_memory(split, name, budget, options, cache):
 def _why_by_row(split, collate_fn, options):
     "Why PyTorch's own loader is needed, or None."
     own = split.format['type'] if is_hf_dataset(split) else None
-    if flattens(collate_fn) is None: return '`collate_fn` given'
+    if flattens(collate_fn) is None and not hasattr(split, 'fetch'): return '`collate_fn` given'
     if own: return f'the dataset has a format of its own, {own!r}'
     return next((f'`{name}` given' for name in ('sampler', 'generator') if name in options), None)
 

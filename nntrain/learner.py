@@ -20,7 +20,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from .pubsub import MEASURE, PRECISION, PublishEvents, Publisher, Subscriber
-from .state import Stateful, get_generators, loaders_of, set_generators
+from .state import Stateful, get_generators, loaders_of, set_generators, tell_epoch
 
 # %% ../nbs/02_learner.ipynb #dadbfaf9
 SEQUENCES = frozenset((tuple, list))
@@ -448,6 +448,7 @@ def start_pass(learn, mode, loader):
     learn.training = mode == 'train'
     learn.model.train(learn.training)
     if isinstance(learn.loss_fn, nn.Module): learn.loss_fn.train(learn.training)
+    tell_epoch(loader, learn.epoch)
 
 
 # %% ../nbs/02_learner.ipynb #baff7fe7

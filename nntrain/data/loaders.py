@@ -12,6 +12,7 @@ import torch
 from fastcore.basics import patch
 from .decode import read_rows
 from .collate import collate_columns, flattens, hf_ds_collate_fn
+from ..state import tell_epoch
 from torch.utils.data import DataLoader
 
 # %% ../../nbs/data/04_loaders.ipynb #c896528d
@@ -28,7 +29,8 @@ def drawn_seed()->int: # 63 random bits
 # %% ../../nbs/data/04_loaders.ipynb #1c0438eb
 class OrderedLoader:
     "Passes whose order follows from `seed` and `epoch` alone; `fetch` of a subclass makes batches."
-    order_by = None  # called with `n` and a seed of the pass, returns another order; 05b has some
+    order_by = None       # called with `n` and a seed of the pass, returns another order
+    counts_passes = True  # so `tell_epoch` of 09_state has nothing to say
     def __init__(self,
         n:int,              # Number of samples
         batch_size:int,     # Samples per batch
@@ -177,7 +179,7 @@ class Reader:
         dataset,    # A `datasets.Dataset`, or anything with `dataset[i]` or `dataset.fetch`
         collate_fn, # Makes a batch of a list of rows
         name:str,   # Of the split, for errors
-    ): self.dataset,self.collate_fn,self.name = dataset,collate_fn,name
+    ): self.dataset,self.collate_fn,self.name,self.epoch = dataset,collate_fn,name,None
 
     def rows(self, rows):
         "One row after the other; an error says which."
@@ -189,6 +191,8 @@ class Reader:
 
     def __getitem__(self, job):
         seed,epoch,rows = job
+        if epoch != self.epoch: tell_epoch(self.dataset, epoch)  # in the process that reads
+        self.epoch = epoch
         if hasattr(self.dataset, 'fetch'):
             return self.collate_fn(self.dataset.fetch(rows, seed, epoch))
         flatten,kind = flattens(self.collate_fn),getattr(self.dataset, 'format', {}).get('type', 0)

@@ -9,6 +9,7 @@ __all__ = ['endless', 'StreamLoader']
 import warnings
 
 from fastcore.basics import patch
+from ..state import tell_epoch
 
 # %% ../../nbs/data/05_streams.ipynb #87389b79
 def endless(
@@ -16,10 +17,9 @@ def endless(
 ):          # Iterator of numbers and batches
     "The batches of a stream, begun anew whenever it ends."
     n = times = 0
-    set_epoch = getattr(getattr(loader, 'dataset', None), 'set_epoch', None)
     while True:
         at_start = n
-        if set_epoch: set_epoch(times)
+        tell_epoch(loader, times)
         for batch in loader:
             yield n,batch
             n += 1
@@ -30,6 +30,7 @@ def endless(
 # %% ../../nbs/data/05_streams.ipynb #720e1176
 class StreamLoader:
     "Passes of `n_batches` over a loader without a length; each goes on where the last one ended."
+    counts_passes = True  # the stream is told by `endless` how often it was begun
     def __init__(self,
         loader,        # Iterable of batches; a `DataLoader` over a stream
         n_batches:int, # Batches per pass, at least 1

@@ -13,6 +13,7 @@ import torch
 from .loaders import mixed_seed
 from .decode import read_rows
 from ..pubsub import TRANSFORM, Subscriber
+from ..state import tell_epoch
 
 # %% ../../nbs/data/06_transforms.ipynb #582841cb
 def seed_all(
@@ -53,10 +54,19 @@ class KeyedDataset:
         dataset,          # A `datasets.Dataset`, or anything with a length and `dataset[i]`
         transform,        # Called with a row, returns what takes its place
         name:str='train', # Of the split, for errors
-    ): self.dataset,self.transform,self.name = dataset,transform,name
+    ):
+        self.dataset,self.transform,self.name = dataset,transform,name
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers see it as well
 
     def __len__(self): return len(self.dataset)
-    def __getitem__(self, row): return self.fetch([row], 0, 0)[0]
+    def __getitem__(self, row): return self.fetch([row], 0, self.epoch.item())[0]
+
+    def set_epoch(self,
+        epoch:int, # Number of the epoch, from 0
+    ):
+        "The epoch of rows that are asked for by `self[row]`; the learner calls this."
+        self.epoch.fill_(epoch)
+        tell_epoch(self.dataset, epoch)
 
     def fetch(self,
         rows,      # Numbers of rows
@@ -96,8 +106,9 @@ class Normalize:
     def __init__(self,
         mean, # One number for each channel, or one for all
         std,  # The same; above 0
+        dim=1,# Axis of the channels: `(n, c, ...)`; -1 for sequences `(n, t, c)`
     ):
-        self.mean = torch.as_tensor(mean, dtype=torch.float32).flatten()
+        self.dim,self.mean = dim,torch.as_tensor(mean, dtype=torch.float32).flatten()
         self.std = torch.as_tensor(std, dtype=torch.float32).flatten()
         if not (self.std > 0).all(): raise ValueError(
             f'Normalize: `std` must be above 0, got {self.std.tolist()}; a channel that never '
@@ -106,22 +117,28 @@ class Normalize:
     def __call__(self, x):
         if self.mean.device != x.device:  # once; then they stay there
             self.mean,self.std = self.mean.to(x.device),self.std.to(x.device)
-        if x.ndim < 4: return (x - self.mean)/self.std
-        return (x - self.mean[:,None,None])/self.std[:,None,None]
+        n = max(len(self.mean), len(self.std))
+        if n == 1: return (x - self.mean)/self.std
+        if x.ndim < 2 or x.shape[self.dim] != n: raise ValueError(
+            f'Normalize: {n} channels, but axis {self.dim} of a batch of shape {tuple(x.shape)} '
+            'has another size; name the axis by `dim`, or keep images whole by `flatten=False`')
+        shape = [1]*x.ndim
+        shape[self.dim] = -1
+        return (x - self.mean.view(shape))/self.std.view(shape)
 
     def __repr__(self): return f'Normalize({self.mean.tolist()}, {self.std.tolist()})'
 
 # %% ../../nbs/data/06_transforms.ipynb #372baf39
 def normalize_for(
-    loader, # Its first items are images `(n, c, h, w)`, or other numbers `(n, ...)`
+    loader, # Its first items are images `(n, c, h, w)`, videos `(n, c, t, h, w)`, or other numbers
 ):          # A `Normalize` with the statistics of a whole pass
     "Mean and standard deviation of the inputs, for each channel of images, else of all numbers."
     before,n,total,squares = dict(getattr(loader, '__dict__', {})),0,0,0
     with generators_kept():
         for batch in loader:
             x = batch[0].double()
-            dims = (0, 2, 3) if x.ndim == 4 else tuple(range(x.ndim))
-            n += x.numel()//(x.shape[1] if x.ndim == 4 else 1)
+            dims = [dim for dim in range(x.ndim) if dim != 1 or x.ndim < 4]
+            n += x.numel()//(x.shape[1] if x.ndim > 3 else 1)
             total,squares = total+x.sum(dims),squares+(x*x).sum(dims)
     if before: vars(loader).update(before)
     mean = total/n
