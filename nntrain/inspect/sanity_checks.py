@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from ..learner import split_batch
 from ..state import loaders_of
-from .summary import one_batch
+from .summary import in_first_batch
 from fastcore.basics import patch
 from ..learner import Learner
 
@@ -54,7 +54,7 @@ def _classes(learn):
 @torch.no_grad()
 def _forward(learn):
     learn.model.eval()
-    learn.predict()
+    learn.do_predict()
     return learn.preds
 
 # %% ../../nbs/inspect/07_sanity_checks.ipynb #ba1479fa
@@ -74,7 +74,7 @@ def _targets_in_range(learn):
 # %% ../../nbs/inspect/07_sanity_checks.ipynb #333e764c
 def _loss_at_start(learn):
     _forward(learn)
-    learn.get_loss()
+    learn.do_loss()
     loss,n = learn.loss.item(),_classes(learn)
     if not math.isfinite(loss): return False,f'{loss}'
     if n is None: return None,f'{loss:.3g}; only for classes it is known what to expect'
@@ -97,7 +97,7 @@ def _influence(learn, i):
     learn.x = x = x.clone().requires_grad_()
     with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
         learn.model.eval()
-        learn.predict()
+        learn.do_predict()
         scale = torch.linspace(1, 2, learn.preds[i].numel(), device=x.device)
         (learn.preds[i].flatten()*scale).sum().backward()
     sizes = x.grad.abs().flatten(1).amax(1)
@@ -109,7 +109,10 @@ def _influence(learn, i):
 def _independent(learn):
     n,batch = learn.batch_size,learn.batch
     if n < 2: return None,'the batch has one sample'
-    if len(_forward(learn)) != n: return None,f'{len(learn.preds)} outputs for {n} samples'
+    preds = _forward(learn)
+    if not isinstance(preds, torch.Tensor): return None,'the output is no tensor'
+    if len(preds) != n: return None,f'{len(preds)} outputs for {n} samples'
+    if not isinstance(learn.x, torch.Tensor): return None,'the input is no tensor'
     found = []
     for i in 0,n-1:
         found.append(_influence(learn, i))
@@ -129,8 +132,8 @@ def _learn_by_heart(learn, n_steps):
     losses = []
     for step in range(n_steps):
         opt.zero_grad()
-        learn.predict()
-        learn.get_loss()
+        learn.do_predict()
+        learn.do_loss()
         learn.loss.backward()
         if step < 10: dead = {k: p for k,p in dead.items() if p.grad is None or not p.grad.any()}
         opt.step()
@@ -156,7 +159,7 @@ _CHECKS = [
     ('loss at the beginning', _loss_at_start,
      'more than for guessing: bad initial weights or input that is not normalised'),
     ('evaluation is deterministic', _deterministic,
-     'a result that changes by itself cannot be compared; is dropout told of `eval()`?'),
+     'a result that changes by itself cannot be compared; does dropout heed `eval()`?'),
     ('samples are independent', _independent,
      'a wrong `view` or mean mixes the samples of a batch, and the loss falls all the same'),
     ('every parameter gets a gradient', lambda learn: _gradients(learn, 10),
@@ -168,13 +171,12 @@ _CHECKS = [
 def check(self:Learner,
     n_steps:int=200, # For learning a batch by heart
 )->Report:           # It never raises for what it finds
-    "What an expert looks at first."
+    "Look for what an expert looks for first, before the first long run."
     last = ('overfits one batch', lambda self: _overfits(self, n_steps),
-        'who cannot self a batch by heart has a mistake in loss, gradient or targets')
+        'a model that cannot learn a batch by heart has a mistake in loss, gradient or targets')
     found = []
     for name,test,why in (*_CHECKS, last):
-        try:
-            with one_batch(self): passed,text = test(self)
+        try: passed,text = in_first_batch(self, test)
         except Exception as error: passed,text = False,f'{type(error).__name__}: {error}'
         found.append(Check(name, passed, text, why))
     return Report(found)
