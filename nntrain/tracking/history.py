@@ -25,7 +25,7 @@ def stack_tables(
 
 # %% ../../nbs/tracking/01_history.ipynb #2db4a78e
 class History:
-    "What is known of a run: a row for each completed pass, and a table of the batches of each pass."
+    "A run as data: a row for each completed pass, and a table of the batches of each pass."
     def __init__(self,
         rows=(), # Dicts with `fit`, `epoch`, `mode`, and what was measured
     ): self.rows,self.tables = [dict(row) for row in rows],{}
