@@ -273,8 +273,9 @@ def check_optimized(learn):
         named += [(f'loss_fn.{name}', p) for name,p in learn.loss_fn.named_parameters()]
     missing = [name for name,p in named if p.requires_grad and id(p) not in inside]
     if missing: raise ValueError(f'{len(missing)} trainable parameters are in no optimizer: '
-        f'{", ".join(missing[:3])}; call `learn.make_opt()` after adding or unfreezing some, and give those '
-        'of a loss to the optimizer by an `optim_class` of your own')
+        f'{", ".join(missing[:3])}; call `learn.make_opt()` after adding or unfreezing some, and '
+        'give those of a loss to the optimizer by an `optim_class` of your own')
+
 
 # %% ../nbs/02_learner.ipynb #13b5dcaa
 def explain_predict(learn, error):
@@ -402,7 +403,7 @@ def start_fit(learn, epochs, passes, resume, lr, reset_opt):
     trains = resume or any(name == 'train' for name,_ in passes)
     if not learn.optimizers or reset_opt and trains:
         learn.make_opt()
-        for opt in learn.optimizers: rates_at(opt, learn.lr)  # the proportions that it was made with
+        for opt in learn.optimizers: rates_at(opt, learn.lr)  # remembers its proportions
     elif lr is not None: set_lr(learn, lr)
     if not trains: vars(learn).update(clocks)
     else:

@@ -24,7 +24,9 @@ from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 # %% ../nbs/09_state.ipynb #2e21de0f
 INSIDE = 'sampler','batch_sampler','dataset','datasets','transform','transforms'
 
-def is_generator(value):
+def is_generator(
+    value, # Anything
+)->bool:   # Whether it is one
     "Whether `value` is a random generator of torch, NumPy or Python."
     numpy = sys.modules.get('numpy')
     kinds = torch.Generator,random.Random,*((numpy.random.Generator,numpy.random.RandomState)
@@ -135,7 +137,8 @@ def tell_epoch(
     for name in HOLDS:
         inner = getattr(holder, name, None)
         several = inner if name == 'datasets' and isinstance(inner, (list,tuple)) else [inner]
-        told[name] = [found for one in several if one is not None for found in tell_epoch(one, epoch)]
+        told[name] = [found for one in several if one is not None
+                          for found in tell_epoch(one, epoch)]
     if getattr(holder, 'persistent_workers', False) and not all(map(_is_shared, told['dataset'])):
         holder._iterator = None  # torch: the next `iter` starts new workers
     return sum(told.values(), [])
