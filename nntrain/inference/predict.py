@@ -25,7 +25,7 @@ from ..data.samplers import sample_losses
 from ..state import loaders_of
 from ..data.streams import StreamLoader
 from ..data.transforms import generators_kept
-from ..learner import Learner
+from ..learner import Learner, first_of
 
 # %% ../../nbs/inference/01_predict.ipynb #1be830c5
 def sequential(
@@ -40,7 +40,10 @@ def sequential(
                        _loaded=False, _kept=None, _busy=False)  # the last two: no shared workers
         options = getattr(loader, 'options', {})
         changes['options'] = {k: v for k,v in options.items() if k != 'persistent_workers'}
-    elif isinstance(loader, DataLoader): changes = _in_order(loader)
+    elif isinstance(loader, DataLoader):
+        stateful = type(loader).__module__.startswith('torchdata.')
+        loader = _plain(loader) if stateful and loader.batch_sampler is not None else loader
+        changes = _in_order(loader)
     else: return loader
     view = copy(loader)
     vars(view).update(changes)
@@ -53,14 +56,28 @@ def _in_order(loader):
                    generator=torch.Generator())
     if isinstance(loader.dataset, IterableDataset): return dict(changes, num_workers=0)
     sampler,batch_sampler = loader.sampler,loader.batch_sampler
-    if type(batch_sampler) not in (BatchSampler, type(None)): sampler = batch_sampler
+    library = type(batch_sampler).__module__.split('.')[0]
+    known = batch_sampler is None or isinstance(batch_sampler, BatchSampler) and (
+        library in ('torch','torchdata'))
+    if not known: sampler = batch_sampler
+    elif batch_sampler is not None: sampler = batch_sampler.sampler
     if isinstance(sampler, (SequentialSampler, RandomSampler)): rows = range(len(loader.dataset))
     elif isinstance(sampler, SubsetRandomSampler): rows = sorted(sampler.indices)
     else: raise ValueError(f'which rows a {type(sampler).__name__} picks, and in which order, is '
         'not known: give a DataLoader without it, over the rows that you want '
         '(torch.utils.data.Subset)')
-    if batch_sampler is not None: batch_sampler = BatchSampler(rows, loader.batch_size, False)
+    if batch_sampler is not None:
+        batch_sampler = BatchSampler(rows, batch_sampler.batch_size, drop_last=False)
     return dict(changes, sampler=rows, batch_sampler=batch_sampler)
+
+def _plain(loader):
+    "A `DataLoader` with the data and workers of one that keeps an iterator and a state of its own."
+    names = ('collate_fn','num_workers','pin_memory','timeout','worker_init_fn',
+             'multiprocessing_context','prefetch_factor')
+    options = {name: getattr(loader, name) for name in names}
+    if isinstance(loader.dataset, IterableDataset): return DataLoader(
+        loader.dataset, loader.batch_size, **dict(options, num_workers=0, prefetch_factor=None))
+    return DataLoader(loader.dataset, batch_sampler=loader.batch_sampler, **options)
 
 # %% ../../nbs/inference/01_predict.ipynb #13ab2e1a
 class Gathered:
@@ -71,7 +88,9 @@ class Gathered:
 
     def add(self, batch):
         "Append a batch."
-        if isinstance(batch, torch.Tensor) and batch.ndim: return self._append(batch.detach())
+        if isinstance(batch, torch.Tensor) and batch.ndim:
+            half = batch.dtype in (torch.bfloat16, torch.float16)  # NumPy knows no bfloat16
+            return self._append(batch.detach().float() if half else batch.detach())
         self.keyed = isinstance(batch, Mapping)
         if not self.keyed and not isinstance(batch, (tuple,list)): raise TypeError(f'got {batch!r}'
             ', expected tensors with a row for each sample, or tuples, lists, dicts of them')
@@ -129,9 +148,21 @@ def _each_loss(loss_fn, preds, targets):
     try: plain = not hasattr(loss_fn, 'reduction') and 'reduction' not in signature(
         loss_fn).parameters
     except ValueError: plain = True                        # a function written in C
-    if not plain: return sample_losses(loss_fn, preds, *targets)
-    one = lambda i: loss_fn(preds[i:i+1], *(target[i:i+1] for target in targets))
-    return torch.stack([one(i) for i in range(len(preds))])
+    if not plain:
+        losses = sample_losses(loss_fn, preds, *targets)
+        if losses.ndim and len(losses) == len(first_of(targets)): return losses
+    n = len(first_of(targets))
+    return torch.stack([loss_fn(_row(preds, i), *_row(targets, i)) for i in range(n)])
+
+def _row(value, i):
+    "Sample `i` of a tensor, or of tuples, lists and dicts of them, as a batch of one."
+    if isinstance(value, Mapping):
+        one = copy(value)  # of its own class, as transformers has them
+        for key,item in value.items(): one[key] = _row(item, i)
+        return one
+    if hasattr(value, '_fields'): return type(value)(*(_row(item, i) for item in value))
+    if isinstance(value, (tuple,list)): return type(value)(_row(item, i) for item in value)
+    return value[i:i+1]
 
 def _number_of_rows(loader):
     if isinstance(loader, OrderedLoader): return loader.n
