@@ -236,6 +236,8 @@ def show_batch(
     batch = next(islice(dls.train, 1))
     if before: vars(dls.train).update(before)
     torch.set_rng_state(generator)
+    if hasattr(batch, 'keys'): raise TypeError('show_batch: the batch has '
+        f'the keys {[*batch.keys()]}, expected pictures and targets: look at it by next(iter(loader))')
     inputs,targets = batch[0][:n],batch[-1][:n].tolist()
     columns = math.ceil(math.sqrt(len(inputs)*2))
     size = math.ceil(len(inputs)/columns),columns

@@ -169,7 +169,10 @@ def _number_of_rows(loader):
     plain = isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset)
     return len(loader.sampler) if plain and loader.batch_sampler is not None else None
 
-def _alone(values): return values[0] if len(values) == 1 else values or None
+def _alone(values):
+    "The only one of several values, or all; of no value None."
+    if len(values) != 1: return values or None
+    return next(iter(values.values())) if isinstance(values, Mapping) else values[0]
 
 # %% ../../nbs/inference/01_predict.ipynb #42bad0ad
 def _collect(learn, loader, inputs=False, losses=False, transform=None):
