@@ -165,41 +165,34 @@ class LRFindS(Subscriber):
             f'above `max_lr` {self.max_lr}; start low, as in fit(5, lr=1e-4, subs=[LRFindS()])')
         self.groups,self.n_steps = lr_groups(learn, self.lr),learn.n_steps
         self.lrs,self.losses,self.lowest = [],[],math.inf
+        setters = {id(sub) for sub in learn.subs if 'lr' in getattr(sub, 'sets', ())}
+        if self.rehearses and setters:
+            learn.muted = {*learn.muted} | setters   # undone with the rehearsal
+            learn.refresh_plans()
         self.mean = DecayingMean(keep_for(self.mult))
     def before_epoch(self, learn):
         if not learn.training: raise CancelEpochException
     def before_batch(self, learn): set_lrs(self.groups, self.lr)
     def before_step(self, learn): set_lrs(self.groups, self.lr)
     def cleanup_fit(self, learn): self.groups = ()
+    def after_batch(self, learn):
+        "Note learning rate and loss of the step, raise the rate, end the fit when it is enough."
+        if learn.n_steps == self.n_steps: return
+        self.n_steps = learn.n_steps
+        loss = learn.loss.item()             # waits for the device: see above
+        if not math.isfinite(loss): raise CancelFitException
+        self.lrs.append(self.lr); self.losses.append(loss)
+        mean = self.mean.add(loss)
+        self.lowest = min(self.lowest, mean)
+        self.lr *= self.mult
+        most = self.lowest + (self.stop-1)*abs(self.lowest)      # of a positive one `stop` times
+        if mean > most or self.lr > self.max_lr: raise CancelFitException
 
-# %% ../nbs/06_lrfind.ipynb #f8cb743f
-@patch
-def after_batch(self:LRFindS,
-    learn, # The `Learner`
-):
-    "Note learning rate and loss of the step, raise the rate, end the fit when it is enough."
-    if learn.n_steps == self.n_steps: return
-    self.n_steps = learn.n_steps
-    loss = learn.loss.item()             # waits for the device: see above
-    if not math.isfinite(loss): raise CancelFitException
-    self.lrs.append(self.lr); self.losses.append(loss)
-    mean = self.mean.add(loss)
-    self.lowest = min(self.lowest, mean)
-    self.lr *= self.mult
-    exploded = mean > self.lowest + (self.stop-1)*abs(self.lowest)  # of a positive one `stop` times
-    if exploded or self.lr > self.max_lr: raise CancelFitException
-
-@patch(as_prop=True)
-def curve(self:LRFindS):
-    "What has been recorded, as an `LRCurve`."
-    return LRCurve(self.lrs, self.losses)
-
-@patch
-def plot(self:LRFindS,
-    ax=None, # Axes to draw on; new ones if None
-):           # The axes
-    "Draw the curve, with suggestions where there are any."
-    return self.curve.plot(ax)
+    @property
+    def curve(self):
+        "What has been recorded, as an `LRCurve`."
+        return LRCurve(self.lrs, self.losses)
+    def plot(self, ax=None): return self.curve.plot(ax)
 
 # %% ../nbs/06_lrfind.ipynb #0c41cabb
 @patch
