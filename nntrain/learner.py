@@ -577,8 +577,8 @@ METHODS = {name: module for module,names in {
     'inspect.snapshots': 'snapshot restore',
     'checkpoint.weights': 'save load',
     'inference.predict': 'get_preds iter_preds validate tta',
-    'inference.interpret': 'results show_results top_losses confusion most_confused plot_confusion '
-                           'calibration plot_calibration',
+    'inference.interpret': 'results show_batch show_results top_losses confusion most_confused '
+                           'plot_confusion calibration plot_calibration',
     'inference.inputs': 'predict_items',
     'inference.export': 'export',
     'interop.hub': 'push_to_hub',

@@ -215,12 +215,12 @@ class FetchLoader(OrderedLoader):
         super().__init__(len(dataset), batch_size, **kwargs)
         if self.seed is None and hasattr(dataset, 'fetch'): self.seed = drawn_seed()
         self.dataset,self.options,self._kept,self._busy = dataset,options or {},None,False
-        self._reader = Reader(dataset, collate_fn, name)
+        self.reader = Reader(dataset, collate_fn, name)
 
     def _loader(self, epoch):
         "A `DataLoader` whose list of jobs is still empty."
         generator = torch.Generator().manual_seed(mixed_seed(self.seed, epoch, 'workers'))
-        return DataLoader(self._reader, batch_size=None, sampler=[], collate_fn=_as_it_is,
+        return DataLoader(self.reader, batch_size=None, sampler=[], collate_fn=_as_it_is,
                           generator=generator, **self.options)
 
 def _as_it_is(batch): return batch

@@ -16,16 +16,24 @@ from typing import NamedTuple
 
 import torch
 from fastcore.basics import patch
+from torch.utils.data import DataLoader, Subset
 
 from ..dataloaders import is_hf_dataset
-from ..learner import split_batch
 from .predict import sequential
 from ..data.collate import is_image, scale_pixels, stack_column
 from ..state import loaders_of
 from ..data.transforms import generators_kept
-from ..learner import Learner
+from ..learner import Learner, split_batch
 
 # %% ../../nbs/inference/03_inputs.ipynb #ac5e4b63
+_DEPTH = ('expected 8 bits a channel; divide 16 bits by 257, or multiply floats from 0 to 1 by 255, '
+          'and make it uint8')
+
+def _checked_depth(picture):
+    "`picture`, unless its numbers do not fit into bytes."
+    if picture.mode[0] in 'IF': raise TypeError(f'a picture of mode {picture.mode!r}: {_DEPTH}')
+    return picture
+
 def open_item(
     item, # Path, image of PIL, array or tensor
 ):        # An image of PIL, or a float tensor
@@ -37,9 +45,11 @@ def open_item(
             with Image.open(item) as file: item = file.copy()
         except OSError as error: raise ValueError(
             f'{item} cannot be read as a picture: {error}') from error
-    if is_image(item): return ImageOps.exif_transpose(item)
+    if is_image(item): return ImageOps.exif_transpose(_checked_depth(item))
     if isinstance(item, np.ndarray) and item.dtype == np.uint8: return Image.fromarray(item)
     if isinstance(item, torch.Tensor) and item.dtype == torch.uint8: return item
+    if str(getattr(item, 'dtype', '')).removeprefix('torch.') in ('uint16','uint32','int16'):
+        raise TypeError(f'an array of {item.dtype}: {_DEPTH}')
     try: return torch.as_tensor(item, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error: raise TypeError(
         f'expected a path, an image of PIL or an array, got {type(item).__name__}') from error
@@ -70,8 +80,10 @@ def one(self:Preparation,
     if is_image(item):
         height,width = self.size
         if item.mode != self.mode: item = item.convert(self.mode)
-        if item.size != (width, height): item = item.resize((width, height))
+        same = self.flatten and math.prod(item.size) == height*width  # of other sides, as trained
+        if item.size != (width, height) and not same: item = item.resize((width, height))
         item = stack_column('picture', [item])[0]
+        if same: return scale_pixels(item[None], flatten=True)[0]
     if item.shape not in (self.shape, self.pixels, self.pixels[-2:] if self.mode == 'L' else 0):
         raise ValueError(f'got an array of shape {tuple(item.shape)}, expected {self.shape} as '
             'the model has it, or a picture: an image of PIL, a path, an array (h, w, 3) of bytes')
@@ -99,12 +111,31 @@ def first_inputs(
     with generators_kept(): batch = next(iter(sequential(_items_loader(learn))))
     return _first_of(split_batch(batch, learn.n_inp)[0])
 
+def _under(dataset, row=0):
+    "The dataset under a `KeyedDataset` or a `Subset` of it, and which of its rows `row` is."
+    inner = None if is_hf_dataset(dataset) else getattr(dataset, 'dataset', None)
+    if inner is None: return dataset,row
+    return _under(inner, int(dataset.indices[row]) if isinstance(dataset, Subset) else row)
+
+def _over(dataset, rows):
+    "`rows` in the place of the dataset under `dataset`, with all that is done to a row on the way."
+    if is_hf_dataset(dataset): return rows
+    rows = _over(dataset.dataset, rows)
+    if isinstance(dataset, Subset): return rows
+    keyed = copy(dataset)
+    keyed.dataset = rows
+    return keyed
+
+def _first_row(loader):
+    "Number of the row that the loader gives first when it is read in order."
+    rows = getattr(sequential(loader), 'sampler', None) if isinstance(loader, DataLoader) else None
+    return rows[0] if isinstance(rows, list) and rows else 0
+
 def _pictures(loader):
-    "The dataset of a loader and its column of images, if it has one."
-    dataset = getattr(loader, 'dataset', None)
-    dataset = getattr(dataset, 'dataset', dataset)          # of a `KeyedDataset`
+    "The dataset of a loader, the number of its first row, and its column of images or None."
+    dataset,row = _under(getattr(loader, 'dataset', None), _first_row(loader))
     kinds = (dataset.features or {}) if is_hf_dataset(dataset) else {}
-    return dataset,next((k for k,v in kinds.items() if type(v).__name__ == 'Image'), None)
+    return dataset,row,next((k for k,v in kinds.items() if type(v).__name__ == 'Image'), None)
 
 # %% ../../nbs/inference/03_inputs.ipynb #c03b8271
 def guess_preparation(
@@ -124,15 +155,19 @@ def find_preparation(
 ):         # A `Preparation`
     "What its loader does to pictures; an error if that is not to be found out."
     loader,inputs = _items_loader(learn),first_inputs(learn)
+    dataset,row,column = _pictures(loader)
+    picture = None if column is None else dataset.with_format(None)[row][column]
     found,x = guess_preparation(inputs.shape[1:]),inputs[0].float().cpu()
+    if x.ndim == 1 and is_image(picture):  # no guess: it has these sides
+        pixels = stack_column(column, [_checked_depth(picture)])[0]
+        found = Preparation('L' if len(pixels) == 1 else 'RGB', tuple(pixels.shape[1:]), True)
+        if found.shape != tuple(x.shape): found = guess_preparation(x.shape)
     cure = 'give `prepare`, a `Preparation` or a function from a list of items to a tensor'
     if found is None: raise ValueError(
         f'inputs of shape {tuple(x.shape)} are no pictures that are known: {cure}')
     if x.min() < 0 or x.max() > 1: raise ValueError('inputs are pixels divided by 255 where they '
         f'are between 0 and 1, these reach from {x.min():.3g} to {x.max():.3g}: {cure}')
-    dataset,column = _pictures(loader)
     if column is None: return found
-    picture = dataset.with_format(None)[0][column]
     if not torch.allclose(found.one(picture), x, atol=1e-6): raise ValueError(
         f'the loader does something of its own to its pictures: {cure}')
     return found
@@ -144,19 +179,17 @@ def through_loader(
 ):         # Inputs as the loader makes them; None if it has no pictures
     "Items in the place of the pictures of a dataset, through its transform and collate function."
     loader = _items_loader(learn)
-    dataset,column = _pictures(loader)
+    dataset,first,column = _pictures(loader)
     if column is None: return None
     from datasets import Dataset
-    row = dataset.with_format(None)[0]
+    row = dataset.with_format(None)[first]
     pictures = [open_item(item) for item in items]
     pictures = [p.convert(row[column].mode) if is_image(p) else p for p in pictures]
     rows,form = [{**row, column: picture} for picture in pictures],dataset.format
     rows = Dataset.from_list(rows, features=dataset.features).with_format(
         form['type'], form['columns'], form['output_all_columns'], **form['format_kwargs'])
-    if dataset is not loader.dataset:                       # it is in a `KeyedDataset`
-        keyed = copy(loader.dataset)
-        keyed.dataset,rows = rows,keyed
-    collate = loader._reader.collate_fn if hasattr(loader, '_reader') else loader.collate_fn
+    rows = _over(loader.dataset, rows)
+    collate = loader.reader.collate_fn if hasattr(loader, 'reader') else loader.collate_fn
     with generators_kept(): batch = collate([rows[i] for i in range(len(rows))])
     return _first_of(split_batch(batch, learn.n_inp)[0])
 
