@@ -30,14 +30,13 @@ from nntrain.training.hyperparams import GroupedOptim, HyperParams, layer_groups
 from nntrain.training.curves import Curve, combine, constant, cosine, exponential, flat_cos, linear
 from nntrain.training.curves import one_cycle, polynomial, warm_restarts
 from nntrain.training.schedule import FreezeS, ScheduleS, TorchScheduleS
-from nntrain.training.early_stopping import EarlyStoppingS, KeepBestS, OverfitBatchS
-from nntrain.training.early_stopping import ReduceLROnPlateauS, ShortEpochS, SingleBatchS
-from nntrain.training.early_stopping import StopAfterS
-from nntrain.training.gradients import GradientAccumulationS, GradientClipS, StopOnNaNS
+from nntrain.training.early_stopping import EarlyStoppingS, KeepBestS, ReduceLROnPlateauS
+from nntrain.training.limits import OverfitBatchS, ShortEpochS, SingleBatchS, StopAfterS
+from nntrain.training.gradients import GradientAccumulationS, GradientClipS
+from nntrain.training.nans import StopOnNaNS
 from nntrain.training.precision import ChannelsLastS, CompileS, MixedPrecisionS
 from nntrain.training.weight_averaging import EMAS, SWAS
-from nntrain.training.regularize import ActivationRegularizationS, BatchNormFreezeS
-from nntrain.training.regularize import DistillationLearner, ResetStateS, SAMLearner
+from nntrain.training.regularize import ActivationRegularizationS, BatchNormFreezeS, ResetStateS
 from nntrain.inspect.timing import TimingS, stopwatch
 from nntrain.inspect.syncs import SyncCounterS
 from nntrain.inspect.hooks import ActivationStatsS, GradientStatsS, Hooks
@@ -58,6 +57,8 @@ from nntrain.inference.export import Predictor, load_predictor
 from nntrain.distributed.comm import end_ranks, launch, my_place, start_ranks
 from nntrain.distributed.strategies import Replicas, Shares
 from nntrain.distributed.distributed import DistributedS
+from nntrain.variants.sam import SAMLearner
+from nntrain.variants.distill import DistillationLearner
 from nntrain.variants.gan import GANLearner, SamplesS
 from nntrain.interop.accelerate import AcceleratorS
 from nntrain.interop.hub import from_hub

@@ -565,9 +565,9 @@ def optimizers(self:Learner):
 METHODS = {name: module for module,names in {
     'lrfind': 'lr_find',
     'training.hyperparams': 'hypers freeze_to freeze unfreeze',
-    'training.schedule': 'fit_one_cycle fit_flat_cos fit_warm_restarts',
-    'training.plan': 'plot_plan fine_tune',
-    'training.early_stopping': 'fit_for',
+    'training.schedule': 'fit_one_cycle fit_flat_cos fit_warm_restarts fine_tune',
+    'training.plan': 'plot_plan',
+    'training.limits': 'fit_for',
     'training.precision': 'to_bf16 to_fp16',
     'inspect.loop': 'show_loop',
     'inspect.explain': 'explain',

@@ -7,6 +7,7 @@ __all__ = ['ScheduleS', 'plan_one_cycle', 'TorchScheduleS', 'FreezeS']
 
 # %% ../../nbs/training/03_schedule.ipynb #95b98b29
 import warnings
+from copy import deepcopy
 from inspect import signature
 
 from fastcore.basics import patch
@@ -14,7 +15,8 @@ from fastcore.meta import delegates
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from .curves import (flat_cos, one_cycle, planned_steps, position, rise_fall,
                             steps_per_pass, warm_restarts)
-from .hyperparams import GroupedOptim, HyperParams, spread
+from .hyperparams import (GroupedOptim, HyperParams, check_one_setter,
+                            optimizers_of, spread)
 from ..learner import as_subs
 from ..pubsub import Subscriber
 from ..learner import Learner
@@ -35,11 +37,12 @@ def _evaluated(curve):
     return (lambda p: [c(p) for c in curve]) if isinstance(curve, (list,tuple)) else curve
 
 # %% ../../nbs/training/03_schedule.ipynb #106c94dc
-def _setter(learn, name):
+def setter(learn, name):
     "Function that sets what is called `name`, and a function that puts it back."
     if '.' not in name:
-        getattr(HyperParams(learn.opt), name)  # says at once what this optimizer has
-        return (lambda value: setattr(HyperParams(learn.opt), name, value)),lambda: None
+        hypers = learn.hypers
+        getattr(hypers, name)  # says at once what these optimizers have
+        return (lambda value: setattr(hypers, name, value)),lambda: None
     owner,(*path,last) = learn,name.split('.')
     try:
         for part in path: owner = getattr(owner, part)
@@ -50,43 +53,8 @@ def _setter(learn, name):
     set_value = lambda value: setattr(owner, last, round(value) if whole else value)
     return set_value,lambda: setattr(owner, last, old)
 
-# %% ../../nbs/training/03_schedule.ipynb #bf8e1c9f
-class _Planned(Subscriber):
-    "What a schedule finds out when the fit begins, and puts back when it ends."
-    def before_fit(self, learn):
-        "Count the steps, find what is to be set, and tell what is missing."
-        trains,first = 'train' in dict(learn.passes),self.start_epoch
-        if first and self.each == 'batch': first *= steps_per_pass(learn) or 0
-        n = planned_steps(learn, learn.n_epochs) if self.each == 'batch' else learn.n_epochs
-        self.asks = [s.fit_progress for s in learn.subs if hasattr(s, 'fit_progress')]
-        if n is None and not self.asks and trains: raise ValueError('ScheduleS: the train loader '
-            "has no length, so the steps are unknown: use each='epoch', or limit the fit in steps")
-        self.first,self.n_planned,self.at = first,n and n+first,None
-        wanted = self.curves.items() if trains else ()
-        self.targets = [(*_setter(learn, name), _evaluated(curve)) for name,curve in wanted]
-    def cleanup_fit(self, learn):
-        for _,put_back,_ in self.targets: put_back()
-        self.targets = []
-
-# %% ../../nbs/training/03_schedule.ipynb #a3f6cc50
-class _Progressing(_Planned):
-    def progress(self, learn):
-        "Where the fit is: 0 in its first step (or epoch), 1 in its last."
-        done = self.first + (learn.n_steps if self.each == 'batch' else learn.epoch)
-        progress = 0. if self.n_planned is None else position(done, self.n_planned)
-        for ask in self.asks: progress = ask(learn, progress)
-        return progress
-    def _set(self, learn):
-        self.at,progress = learn.n_steps,self.progress(learn)
-        for set_value,_,curve in self.targets: set_value(curve(progress))
-    def load_state_dict(self, state):
-        old,new = state['n_planned'],self.n_planned
-        if old and new and old != new: warnings.warn(f'ScheduleS: the curve was planned for {old} '
-            f'steps and goes on with a plan for {new}: the two parts do not make one curve')
-        self.n_planned = new or old
-
 # %% ../../nbs/training/03_schedule.ipynb #9705db9e
-class ScheduleS(_Progressing):
+class ScheduleS(Subscriber):
     "Set hyperparameters, and anything else by its dotted name, by curves of the fit's progress."
     state_names = ('n_planned',)
     def __init__(self,
@@ -98,17 +66,48 @@ class ScheduleS(_Progressing):
         if each not in ('batch','epoch'): raise ValueError(
             f"ScheduleS: `each` must be 'batch' or 'epoch', got {each!r}")
         self.curves,self.each,self.start_epoch = _curves(others, curves),each,start_epoch
-        self.n_planned,self.targets = None,[]
+        self.n_planned,self.targets,self.sets = None,[],tuple(self.curves)
 
+    def after_create(self, learn): check_one_setter(learn, self)
+    def before_fit(self, learn):
+        "Count the steps, find what is to be set, and tell what is missing."
+        trains,first = 'train' in dict(learn.passes),self.start_epoch
+        if first and self.each == 'batch': first *= steps_per_pass(learn) or 0
+        n = planned_steps(learn, learn.n_epochs) if self.each == 'batch' else learn.n_epochs
+        self.asks = [s.fit_progress for s in learn.subs if hasattr(s, 'fit_progress')]
+        if n is None and not self.asks and trains: raise ValueError('ScheduleS: the train loader '
+            "has no length, so the steps are unknown: use each='epoch', or limit the fit in steps")
+        self.first,self.n_planned,self.at = first,n and n+first,None
+        wanted = self.curves.items() if trains else ()
+        self.targets = [(*setter(learn, name), _evaluated(curve)) for name,curve in wanted]
+    def cleanup_fit(self, learn):
+        for _,put_back,_ in self.targets: put_back()
+        self.targets = []
+
+    def progress(self, learn):
+        "Where the fit is: 0 in its first step (or epoch), 1 in its last."
+        done = self.first + (learn.n_steps if self.each == 'batch' else learn.epoch)
+        progress = 0. if self.n_planned is None else position(done, self.n_planned)
+        for ask in self.asks: progress = ask(learn, progress)
+        return progress
+    def set(self, learn):
+        self.at,progress = learn.n_steps,self.progress(learn)
+        for set_value,_,curve in self.targets: set_value(curve(progress))
     def before_full_epoch(self, learn):
-        if self.each == 'epoch': self._set(learn)
+        if self.each == 'epoch': self.set(learn)
     def before_batch(self, learn):
-        if learn.training and self.each == 'batch': self._set(learn)
+        if learn.training and self.each == 'batch': self.set(learn)
     def before_step(self, learn):
         if self.each != 'batch': return
         if self.first + learn.n_steps == self.n_planned: warnings.warn('ScheduleS: there are more '
             f'than the {self.n_planned} planned steps: several per batch need `steps_per_pass`')
-        if learn.n_steps != self.at: self._set(learn)
+        if learn.n_steps != self.at: self.set(learn)
+
+    def load_state_dict(self, state):
+        old,new = state['n_planned'],self.n_planned
+        if old and new and old != new: warnings.warn(f'ScheduleS: the curve was planned for {old} '
+            f'steps and goes on with a plan for {new}: the two parts do not make one curve')
+        self.n_planned = new or old
 
 # %% ../../nbs/training/03_schedule.ipynb #17a660fc
 def _by_group(make, values, learn):
@@ -153,7 +152,12 @@ def fit_one_cycle(self:Learner,
 ):
     "Fit with a rate that rises and falls once, momentum the other way round."
     shape = {k: kwargs.pop(k) for k in [*kwargs] if k in signature(plan_one_cycle).parameters}
-    _fit(self, epochs, plan_one_cycle(self, epochs, max_lr, subs=subs, **shape), subs, kwargs)
+    plan = plan_one_cycle(self, epochs, max_lr, subs=subs, **shape)
+    try: _fit(self, epochs, plan, subs, kwargs)
+    except AttributeError as error:
+        if "has no 'momentum'" in str(error): raise AttributeError(
+            f'{error}; give `moms=None` to leave momentum alone') from error
+        raise
 
 # %% ../../nbs/training/03_schedule.ipynb #88fef1c4
 @patch
@@ -187,41 +191,82 @@ def fit_warm_restarts(self:Learner,
 
 # %% ../../nbs/training/03_schedule.ipynb #e418aaa8
 class TorchScheduleS(Subscriber):
-    "A scheduler of torch, stepped only when the optimizer really stepped."
+    "A scheduler of torch for each optimizer, stepped only when the optimizer really stepped."
+    sets = ('lr',)
     def __init__(self,
         factory,          # Called with the optimizer, returns a scheduler
         each:str='batch', # After what to step it: each 'batch', 'epoch' or optimizer 'step'
     ):
         if each not in ('batch','epoch','step'): raise ValueError(
             f"TorchScheduleS: `each` must be 'batch', 'epoch' or 'step', got {each!r}")
-        self.factory,self.each,self.scheduler,self.stepped = factory,each,None,0
+        self.factory,self.each,self.schedulers = factory,each,[]
+        self.stepped,self.n_due,self.kept = 0,0,None
 
+    @property
+    def scheduler(self):
+        "The scheduler, of several optimizers that of the first."
+        return self.schedulers[0] if self.schedulers else None
     def make(self, opt):
         scheduler = self.factory(opt)
         if isinstance(scheduler, ReduceLROnPlateau): raise TypeError(
             'TorchScheduleS: ReduceLROnPlateau looks at a value: use ReduceLROnPlateauS')
         return scheduler
-    def before_fit(self, learn): self.scheduler,self.stepped = self.make(learn.opt),0
-    def _step(self, learn, moment):
+    def after_create(self, learn): check_one_setter(learn, self)
+    def before_fit(self, learn):
+        self.schedulers,self.stepped,self.n_due = [*map(self.make, optimizers_of(learn))],0,0
+        self.keep(learn)
+
+    def keep(self, learn):
+        "Note where the schedulers are, to go back to if the device has withheld steps."
+        groups = [[{k: v for k,v in g.items() if k != 'params'} for g in s.optimizer.param_groups]
+                  for s in self.schedulers]
+        self.kept = deepcopy(dict(n_steps=learn.n_steps, n=0, groups=groups,
+                                  schedulers=[s.state_dict() for s in self.schedulers]))
+    def go_back(self, learn):
+        "Step anew from the noted place, as often as there were steps since."
+        done,made = self.stepped-self.kept['n_steps'],learn.n_steps-self.kept['n_steps']
+        n = round(self.kept['n']*made/done)
+        for scheduler,state,groups in zip(self.schedulers, *map(self.kept.get, ('schedulers','groups'))):
+            scheduler.load_state_dict(deepcopy(state))
+            for group,values in zip(scheduler.optimizer.param_groups, groups): group.update(deepcopy(values))
+            for _ in range(n): scheduler.step()
+        self.stepped,self.n_due,self.kept['n'] = learn.n_steps,0,n
+
+    def follow(self, learn, moment):
+        "Count a step; the schedulers are stepped just before the next batch or step."
+        if self.each != 'epoch' and learn.n_steps < self.stepped: self.go_back(learn)
         if moment != self.each or learn.n_steps == self.stepped: return
-        self.stepped = learn.n_steps
-        self.scheduler.step()
-    def after_step(self, learn): self._step(learn, 'step')
-    def after_batch(self, learn): self._step(learn, 'batch')
-    def after_full_epoch(self, learn): self._step(learn, 'epoch')
-    after_train = after_cancel_train = after_batch  # accumulation steps there at the end of a pass
+        self.stepped,self.n_due,self.kept['n'] = learn.n_steps,self.n_due+1,self.kept['n']+1
+    def catch_up(self, learn):
+        if not learn.training: return
+        for _ in range(self.n_due):
+            for scheduler in self.schedulers: scheduler.step()
+        self.n_due = 0
+    before_batch = before_step = catch_up
+    def after_step(self, learn): self.follow(learn, 'step')
+    def after_batch(self, learn):
+        if learn.training: self.follow(learn, 'batch')
+    def before_train(self, learn):
+        self.catch_up(learn)
+        self.keep(learn)
+    def after_train(self, learn):   # accumulation steps there at the end of a pass
+        self.follow(learn, 'batch')
+        self.catch_up(learn)
+    after_cancel_train = after_train
+    def after_full_epoch(self, learn):
+        self.follow(learn, 'epoch')
+        for _ in range(self.n_due):
+            for scheduler in self.schedulers: scheduler.step()
+        self.n_due = 0
 
-# %% ../../nbs/training/03_schedule.ipynb #c6daad19
-@patch
-def state_dict(self:TorchScheduleS):
-    return {} if not self.scheduler else dict(stepped=self.stepped,
-                                              scheduler=self.scheduler.state_dict())
-
-@patch
-def load_state_dict(self:TorchScheduleS, state):
-    if self.scheduler is None: return  # no fit is running, and the next one makes its own
-    self.scheduler.load_state_dict(state['scheduler'])
-    self.stepped = state['stepped']
+    def state_dict(self):
+        if not self.schedulers: return {}
+        return dict(stepped=self.stepped, n_due=self.n_due, kept=deepcopy(self.kept),
+                    schedulers=[s.state_dict() for s in self.schedulers])
+    def load_state_dict(self, state):
+        if not (self.schedulers and state): return  # no fit is running, the next makes its own
+        for scheduler,part in zip(self.schedulers, state['schedulers']): scheduler.load_state_dict(part)
+        self.stepped,self.n_due,self.kept = state['stepped'],state['n_due'],deepcopy(state['kept'])
 
 # %% ../../nbs/training/03_schedule.ipynb #0cfff501
 class FreezeS(Subscriber):
@@ -239,3 +284,25 @@ class FreezeS(Subscriber):
         for p,needs_grad in self.before.items(): p.requires_grad_(needs_grad)
     def planned_events(self, learn, epochs):
         return [(epoch, f'freeze_to {n}' if n else 'unfreeze') for epoch,n in self.at.items()]
+
+# %% ../../nbs/training/03_schedule.ipynb #85ae94c1
+@patch
+def fine_tune(self:Learner,
+    epochs:int,          # Epochs with everything unfrozen
+    base_lr=2e-3,        # Peak of the last group while the others are frozen; suits Adam
+    freeze_epochs:int=1, # Epochs before that, with only the last layer group
+    lr_mult=100.,        # How many times the first group's rate the last group's is
+    pct_start=0.3,       # Share of the unfrozen steps that rise
+    div=5.,              # The unfrozen part starts at its peak divided by this
+    subs=(),             # Subscribers for both fits
+    **fit                # As for `Learner.fit`, but for `resume`
+):
+    "Train the last layer group alone, then all, each with one cycle."
+    if 'resume' in fit: raise TypeError('fine_tune is two fits and cannot be resumed as one: call '
+                                        '`fit_one_cycle` for the part that was interrupted')
+    subs = as_subs(subs)
+    self.fit_one_cycle(freeze_epochs, base_lr, pct_start=0.99, subs=[FreezeS({0: -1}), *subs],
+                  **fit)
+    top = base_lr/2
+    self.fit_one_cycle(epochs, slice(top/lr_mult, top), pct_start=pct_start, div=div, subs=subs,
+                  **fit)
