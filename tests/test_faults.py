@@ -38,7 +38,7 @@ from nntrain.checkpoint.checkpoint import CheckpointS
 from nntrain.dataloaders import TensorLoader
 from nntrain.checkpoint.format import CheckpointError, read_checkpoint, read_manifest, write_checkpoint
 from nntrain.checkpoint.folder import FolderLock, checkpoints, resume
-from nntrain.training.gradients import StopOnNaNS
+from nntrain.training.nans import StopOnNaNS
 from nntrain.inspect.hooks import ActivationStatsS
 from nntrain.learner import Learner
 from nntrain.metrics import MetricsS
