@@ -152,7 +152,8 @@ class DistributedS(Subscriber):
         share = self.loss.weigh(learn, self.count(learn))*self.place.world
         if isinstance(share, torch.Tensor): share = share.to(learn.loss_grad.dtype)
         learn.loss_grad,self.ranks.total = learn.loss_grad*share,self.loss.pair[1]
-        self.unsynced = not self.strategy.require_backward_grad_sync
+    def after_backward(self, learn):   # a batch that is cancelled before has exchanged nothing
+        if self.strategy: self.unsynced = not self.strategy.require_backward_grad_sync
 
     def after_batch(self, learn):
         if self.place.world == 1: return
