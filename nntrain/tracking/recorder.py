@@ -90,17 +90,24 @@ class RecorderS(Subscriber):
         self._start(None)
 
     def _start(self, opt):
-        self.batches,self.places = _Pass(),_places(opt)
+        self.batches,self.places,self.used = _Pass(),_places(opt),((), None)
         self.groups = getattr(opt, 'param_groups', ())
     def before_fit(self, learn): self.fit = self.history.n_fits
     def before_epoch(self, learn):
         self.key = learn.epoch,learn.row['mode']
         self._start(None)
+    def before_step(self, learn):
+        groups = getattr(learn.opt, 'param_groups', ())
+        places = self.places if groups is self.groups else _places(learn.opt)
+        self.used = groups,_values(places)
     def after_batch(self, learn):
+        used = self.used
         if learn.training and self.groups is not getattr(learn.opt, 'param_groups', ()):
             self.flush()
             self._start(learn.opt)
-        self.batches.add(learn.loss, learn.batch_size, _values(self.places))
+        values = used[1] if used[1] and used[0] is self.groups else _values(self.places)
+        self.batches.add(learn.loss, learn.batch_size, values)
+        self.used = (), None
 
 # %% ../../nbs/tracking/02_recorder.ipynb #bf18de17
 @patch
@@ -122,7 +129,8 @@ def after_epoch(self:RecorderS,
         (table['loss']*table['samples']).sum()/table['samples'].sum()).item()
     train = [table for key,table in self.history.tables.items() if key[2] == 'train']
     row.setdefault('batches', sum(len(table['loss']) for table in train))
-    for name,value in _hypers_of(learn.opt).items(): row.setdefault(name, value)
+    used = {name: column[-1:].tolist()[0] for name,column in (table or {}).items()}
+    for name,value in _hypers_of(learn.opt).items(): row.setdefault(name, used.get(name, value))
     self.history.rows.append(row)
 
 # %% ../../nbs/tracking/02_recorder.ipynb #36dcb80f
