@@ -22,7 +22,7 @@ def on_every_rank(
     "Whether `sub` is called on all ranks; if it shows, writes or saves, rank 0 alone calls it."
     said = getattr(sub, 'every_rank', None)
     if said is not None: return said
-    return not SHOW <= sub.order < DECIDE or hasattr(sub, 'decide') or sub.rehearses
+    return not SHOW <= sub.order < DECIDE or sub.rehearses
 
 # %% ../../nbs/distributed/04_control.ipynb #a4e3bba5
 class AllRanks:

@@ -48,6 +48,7 @@ def monitored(
 class MonitorS(Subscriber):
     "Look at a value at the end of each epoch; the base of those who decide something on it."
     order,state_names = SHOW+5,('rows','best','best_epoch','wait')  # before checkpoints are saved
+    every_rank = True  # in a fit on several processes all of them decide alike
     rows,best,best_epoch,wait = None,None,None,0
     def __init__(self,
         monitor:str='valid loss', # Mode and column of the rows
