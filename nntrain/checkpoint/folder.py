@@ -9,7 +9,6 @@ __all__ = ['checkpoints', 'remove_checkpoint', 'sweep', 'newest', 'best_of', 'be
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #2c1c0147
 import os
-import random
 import re
 import shutil
 import socket
@@ -22,7 +21,7 @@ import torch
 from filelock import FileLock, Timeout
 from .format import (CheckpointError, check_state, made_with, move_aside,
                                        moved_aside, read_checkpoint, read_manifest)
-from ..state import is_stateful
+from ..state import is_generator, is_stateful, loader_generators
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #6edbf48a
 def checkpoints(
@@ -144,15 +143,14 @@ def show_checkpoints(
     return '\n'.join(lines)
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #5138d1ba
-def _own_generator(value, depth=4):
-    "Name of a random generator that a data set, or what it holds, has for itself; or None."
+def _own_generator(value, known, depth=4):
+    "Name of a random generator that a data set holds where the state of a run does not look."
     if isinstance(value, (list,tuple)): held = dict(enumerate(value[:20]))
     else: held = getattr(value, '__dict__', {})
     if depth == 0 or is_stateful(value) or isinstance(value, torch.nn.Module): return None
     for name,item in held.items():
-        numpys = type(item).__module__.startswith('numpy.random')
-        if numpys or isinstance(item, (random.Random, torch.Generator)): return str(name)
-        inner = _own_generator(item, depth-1)
+        if is_generator(item) and id(item) not in known: return str(name)
+        inner = _own_generator(item, known, depth-1)
         if inner is not None: return f'{name}.{inner}'
     return None
 
@@ -171,11 +169,12 @@ def hindrances(
     said = [f'the {name} loader has persistent workers, whose generators are in no checkpoint: '
             'going on is exact only if what they draw is keyed by epoch and sample'
             for name,loader in learn.passes if _stays(loader)]
+    known = {id(generator) for generator in loader_generators(l for _,l in learn.passes)}
     said += [f'the data set of the {name} loader has a generator of its own (`{found}`), which is '
              'in no checkpoint: going on is exact only if it draws from the generators of python, '
              'numpy or torch, or keyed by epoch and sample'
              for name,loader in learn.passes
-             if (found := _own_generator(getattr(loader, 'dataset', None)))]
+             if (found := _own_generator(getattr(loader, 'dataset', None), known))]
     said += [f'`{name}` ({type(value).__name__}) has no `state_dict` and `load_state_dict`: it is '
              'in no checkpoint, and starts afresh where the run goes on; give it both'
              for name,value in vars(learn).items() if not is_stateful(value)

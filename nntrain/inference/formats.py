@@ -90,7 +90,8 @@ _SPEC = re.compile(r'([\s\[\]{}:,\d]|null|"(type|context|children_spec|null|\[\]
 _STRINGS = dict(in_spec=_SPEC, out_spec=_SPEC,
     target=re.compile(r'torch\.ops\.aten\.(?!from_file)\w+\.\w+|torch\.sym_\w+|'
         r'_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge)'),
-    expr_str=re.compile(r"(Symbol\('\w+'(, \w+=(True|False))*\)|(Max|Min|Mod|FloorDiv|Integer|Mul|Add)\(|"
+    expr_str=re.compile(r"(Symbol\('\w+'(, \w+=(True|False))*\)|"
+        r"(Max|Min|Mod|FloorDiv|Integer|Mul|Add)\(|"
         r"\d+|[-+*/ ,()])*"))
 _NAME = re.compile(r'[\w.+:-]*')
 

@@ -26,8 +26,8 @@ from ..data.transforms import generators_kept
 from ..learner import Learner, split_batch
 
 # %% ../../nbs/inference/03_inputs.ipynb #ac5e4b63
-_DEPTH = ('expected 8 bits a channel; divide 16 bits by 257, or multiply floats from 0 to 1 by 255, '
-          'and make it uint8')
+_DEPTH = ('expected 8 bits a channel; divide 16 bits by 257, or multiply floats from 0 to 1 '
+          'by 255, and make it uint8')
 
 def _checked_depth(picture):
     "`picture`, unless its numbers do not fit into bytes."
