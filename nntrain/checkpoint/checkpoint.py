@@ -67,12 +67,13 @@ class BestColumn:
 
     def start(self, names):
         "Find the pass that is meant; `names` are those of the passes of an epoch."
-        self.rows,named = {},self.column.startswith(('train ', *(f'{name} ' for name in names)))
-        valid = [name for name in names if name != 'train'] or ['train']
-        if not named and len(valid) > 1: raise ValueError(f'CheckpointS: `best` is '
-            f'{self.column!r}, and there are several validation sets: give one of '
-            f'{[f"{name} {self.column}" for name in valid]}')
-        self.name = self.column if named else f'{valid[0]} {self.column}'
+        self.rows,self.name = {},self.column
+        if self.column.startswith(('train ', *(f'{name} ' for name in names))): return
+        valid = [name for name in names if name != 'train']
+        column = self.column.removeprefix('valid ')
+        if len(valid) > 1: raise ValueError(f'CheckpointS: `best` is {self.column!r}, and there '
+            f'are several validation sets: give one of {[f"{name} {column}" for name in valid]}')
+        if column == self.column: self.name = f'{(valid or ["train"])[0]} {column}'
 
     def value(self, learn):
         "The value of this epoch, or None."

@@ -123,12 +123,17 @@ def check_resume(
     with TemporaryDirectory() as folder:
         trial = _Trial(make, epochs, every_steps, folder)
         trial.fit('whole')
-        if at is None:
+        usual = at is None
+        if usual:
             starts = read_manifest(Path(folder)/'whole.end')['info']['starts']
             at = [*KILLS, *_later_kills(starts)]
         for i,(event,n) in enumerate(at):
             name = f'{i}-{event}'
-            for again in range(times): trial.fit(name, (event, n), shake=again and 1000+again)
+            try:
+                for again in range(times): trial.fit(name, (event, n), shake=again and 1000+again)
+            except ValueError:  # it does not come so often, as without validation
+                if not usual: raise
+                continue
             found = checkpoints(Path(folder)/name) if (Path(folder)/name).is_dir() else []
             source = found[-1].name if found else 'the beginning'
             trial.fit(name, shake=2000+i if found else 0)

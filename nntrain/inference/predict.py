@@ -61,7 +61,9 @@ def _in_order(loader):
         library in ('torch','torchdata'))
     if not known: sampler = batch_sampler
     elif batch_sampler is not None: sampler = batch_sampler.sampler
-    if isinstance(sampler, (SequentialSampler, RandomSampler)): rows = range(len(loader.dataset))
+    every_row = isinstance(sampler, (SequentialSampler, RandomSampler)) or (
+        library == 'torchdata' and type(sampler).__name__ == 'RandomSampler')
+    if every_row: rows = range(len(loader.dataset))
     elif isinstance(sampler, SubsetRandomSampler): rows = sorted(sampler.indices)
     else: raise ValueError(f'which rows a {type(sampler).__name__} picks, and in which order, is '
         'not known: give a DataLoader without it, over the rows that you want '
