@@ -228,7 +228,7 @@ def techniques(folder):
 class Forgetful(Learner):
     part = None
     def do_fit(self):
-        state = self._resuming
+        state = self.resuming
         if state:
             fresh = self.state_dict()
             if self.part == 'opt': state['objects']['opt']['state'] = {}  # Adam's two averages
@@ -469,7 +469,7 @@ def inventory(folder):
 
 
 class CountS(Subscriber):
-    _state = 'n',
+    state_names = 'n',
     def __init__(self, by): self.by, self.n = by, 0
     def before_fit(self, learn): self.n = 0
     def after_batch(self, learn): self.n += self.by
@@ -522,7 +522,7 @@ def recorded(learn): return next(s for s in learn.subs if isinstance(s, Recorder
 @check('C18', 'what cannot be saved is named')
 def unsaveable(folder):
     sub = CountS(1)
-    sub._state, sub.f = ('n', 'f'), print
+    sub.state_names, sub.f = ('n', 'f'), print
     fails(TypeError, "CountS.state_dict()['f'] is a builtin_function_or_method; use tensors",
           lambda: trained(folder, subs=[sub]))
 
@@ -847,7 +847,7 @@ def cannot_begin(folder):
     good, learn.optim_class = learn.optim_class, picky
     before = learn.subs
     fails(ValueError, 'Invalid learning rate', lambda: learn.fit(1, subs=RaiseS(log, 'a')))
-    assert learn.subs == before and not log and not learn._fitting
+    assert learn.subs == before and not log and not learn.fitting
     learn.optim_class = good
     learn.fit(1)
 
@@ -955,7 +955,7 @@ def misspelt(folder):
     class Nearly(Subscriber):
         def befor_batch(self, learn): pass
     learn = learner(CountS(1), CountS(2), seed=1)
-    assert {'CountS', 'CountS#2'} <= {*learn._names.values()}
+    assert {'CountS', 'CountS#2'} <= {learn.name_of(sub) for sub in learn.subs}
     fails(TypeError, "BadOrder.order must be a number, got 'first'", lambda: learner(BadOrder()))
     fails(ValueError, 'did you mean `after_batch`?', lambda: learner(Misspelt()))
     said, _ = quiet(lambda: learner(Nearly()))
