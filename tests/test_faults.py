@@ -561,7 +561,7 @@ def guard(folder):
         def step(self): pass
         def zero_grad(self): pass
     learn = learner(seed=9)
-    learn.optim_class, learn.subs[0].factory = Plain, lambda opt: SimpleNamespace(
+    learn.optim_class, learn.subs[0].factory = Plain, lambda opt: SimpleNamespace(optimizer=opt,
         step=print, state_dict=dict)
     said, _ = quiet(lambda: trained(folder/'plain', learn=learn))
     assert '`opt` (Plain) has no `state_dict`' in said[0], said
