@@ -32,10 +32,18 @@ def infinite(tensors):
 
 def real(t): return torch.view_as_real(t) if t.is_complex() else t
 
+# %% ../../nbs/training/10_weight_averaging.ipynb #64cd8e8c
+def foreign_optimizers(learn):
+    "Optimizers that hold no weight of the model, such as that of a GAN's discriminator."
+    own = {id(p) for p in learn.model.parameters()}
+    moves = lambda opt: any(id(p) in own for group in opt.param_groups for p in group['params'])
+    found = [opt for opt in learn.optimizers if not moves(opt)]
+    return found if len(found) < len(learn.optimizers) else []   # wrapped: nothing is known
+
 # %% ../../nbs/training/10_weight_averaging.ipynb #b9642725
 class EMAS(Subscriber):
     "Keep a moving average of the weights, validate it, and leave it in the model at the end."
-    ema,raw,n,swapped,stepped,withheld = None,None,0,False,False,None
+    ema,raw,n,swapped,stepped,withheld,others = None,None,0,False,False,None,()
     def __init__(self,
         decay:float=0.998, # Share of the average kept at a step, in `[0, 1)`; memory 1/(1-decay)
         warmup:bool=True,  # Whether the first steps forget faster
@@ -48,6 +56,7 @@ class EMAS(Subscriber):
     def before_fit(self, learn):
         self.ema = self.raw = learn.weights_in_use = None
         self.n,self.swapped,self.stepped = 0,False,False
+        self.others = {id(opt) for opt in foreign_optimizers(learn)}
         lazy = any(torch.nn.parameter.is_lazy(p) for p in learn.model.parameters())
         if not lazy: self.start(learn)
     def before_step(self, learn):
@@ -56,7 +65,8 @@ class EMAS(Subscriber):
         self.ema = {name: wide(t) for name,t in floats(learn.model).items()}
         self.special = infinite(self.ema)
 
-    def after_step(self, learn): self.stepped,self.withheld = True,learn.withheld
+    def after_step(self, learn):
+        if id(learn.opt) not in self.others: self.stepped,self.withheld = True,learn.withheld
     def after_batch(self, learn):
         if learn.training and self.stepped: self.average(learn)
     after_train = after_cancel_train = after_batch   # a step may come after the last batch

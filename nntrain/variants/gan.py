@@ -52,6 +52,7 @@ class GANLearner(Learner):
         self.discriminator,self.n_noise,self.k = discriminator,n_noise,k
         self.discriminator_lr,self.discriminator_optim = discriminator_lr,discriminator_optim
         self.turn,self.real,self.generator_opt,self.discriminator_opt = 'generator',None,None,None
+        self.withheld_there = 0   # steps of the discriminator in this pass that the device refused
         super().__init__(*args, **kwargs)
 
     def make_opt(self):
@@ -90,10 +91,17 @@ class GANLearner(Learner):
         finally: self.real = None
 
     def all_batches(self):
-        before = self.discriminator.training
+        before,self.withheld_there = self.discriminator.training,0
         self.discriminator.train(self.training)
         try: super().all_batches()
-        finally: self.discriminator.train(before)
+        finally:
+            self.discriminator.train(before)
+            self.n_steps += int(self.withheld_there)   # reads the device once per pass
+
+    def step(self):
+        super().step()
+        if self.turn == 'discriminator' and self.withheld is not None:
+            self.withheld_there = self.withheld_there + self.withheld
 
     def make_noise(self, n, seed=None):
         device = next(self.model.parameters()).device
