@@ -11,12 +11,13 @@ import inspect
 import re
 import textwrap
 from collections.abc import Mapping
+from importlib import import_module
 from types import FunctionType
 
 from torch import nn
 
 from .. import pubsub
-from ..learner import BatchViews, Learner, split_batch
+from ..learner import METHODS, BatchViews, Learner, split_batch
 from ..pubsub import CANCEL, SHOW
 from .source import Sources, free_names, source_of
 from ..state import loaders_of
@@ -287,12 +288,20 @@ def start_lines(parts, epochs, optimizer):
     passes = ', '.join(f"('{name}', {name.replace(' ', '_')})" for name in parts.loaders)
     values = dict(n_epochs=epochs, passes=f'[{passes}]', loss_fn=express(learn.loss_fn),
         lr=express(learn.lr), n_inp=express(learn.n_inp), counts='{}', n_steps=0, train_iter=0,
-        n_samples=0, batch=None, dls='SimpleNamespace(train=train, valid=valid)')
+        n_samples=0, batch=None, withheld=None, weights_in_use=None,
+        dls='SimpleNamespace(train=train, valid=valid)')
     always = 'n_epochs','passes','loss_fn'
     lines = [f'{k} = {v}' for k,v in values.items() if k in always or parts.uses(k)]
-    return [*lines, f'opt = {optimizer}', 'model.zero_grad()',
+    hypers = ['hypers = HyperParams(opt, lr=lr)']*('HyperParams' in parts.sources.names)
+    return [*lines, f'opt = {optimizer}', 'model.zero_grad()', *hypers,
             *(f'{k} = {v}' for k,v in parts.settings.items()), *parts.sources.objects,
             *[f"subs = [{', '.join(parts.objects.values())}]"]*parts.adapter]
+
+# %% ../../nbs/inspect/09_as_code.ipynb #e57aae01
+def need_hypers(parts):
+    "Let the script have `HyperParams` if one of its definitions asks the learner for `hypers`."
+    if any(re.search(r'\.hypers\b', text) for text in parts.sources.definitions):
+        parts.sources.need('HyperParams', vars(import_module(f"nntrain.{METHODS['hypers']}")))
 
 # %% ../../nbs/inspect/09_as_code.ipynb #bfcc974b
 def script_of(parts, epochs, setup):
@@ -301,6 +310,7 @@ def script_of(parts, epochs, setup):
     for _ in range(2): loop = writer.fit()  # twice: only then it is known what is used
     methods,learn,imports = [*replaced_lines(parts)],parts.learn,parts.sources.imports
     optimizer = parts.sources.express(learn.optim_class) + f'(model.parameters(), {learn.lr!r})'
+    need_hypers(parts)
     start = start_lines(parts, epochs, optimizer)
     if parts.uses('update'): methods += function_lines('update', writer.step())
     if parts.adapter:

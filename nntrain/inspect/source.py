@@ -15,6 +15,7 @@ import symtable
 import sys
 import textwrap
 from types import BuiltinFunctionType, FunctionType, ModuleType
+from weakref import WeakKeyDictionary
 
 import torch
 from fastcore.basics import patch
@@ -113,7 +114,7 @@ class Sources:
         elif not isinstance(value, (type,FunctionType,BuiltinFunctionType)):
             self.definitions.append(f'{name} = {self.express(value)}')
         elif own.split('.')[0] in ('nntrain','__main__'): self.define(name, value)
-        else: self.add_import(f'from {own} import {value.__name__}', name)
+        elif own != 'builtins': self.add_import(f'from {own} import {value.__name__}', name)
 
     def add_import(self, text, name):
         self.imports[text if text.split()[-1] == name else f'{text} as {name}'] = None
@@ -143,6 +144,9 @@ def express(self:Sources,
     if isinstance(value, (torch.dtype,torch.device)):
         self.imports['import torch'] = None
         return repr(value) if isinstance(value, torch.dtype) else f"torch.device('{value}')"
+    if isinstance(value, WeakKeyDictionary):   # a memory of objects: the script starts anew
+        self.imports['from weakref import WeakKeyDictionary'] = None
+        return 'WeakKeyDictionary()'
     if isinstance(value, functools.partial):
         self.imports['from functools import partial'] = None
         named = (f'{k}={self.express(v)}' for k,v in value.keywords.items())
