@@ -75,7 +75,7 @@ def run(
     "Begin or go on, fit, write the files; print what is done."
     from nntrain.lrfind import LRCurve
     from nntrain.cli.resume import begin, check_images, find_lr, fit_on, is_complete, versions
-    from nntrain.cli.run_folder import FILES, write_run
+    from nntrain.cli.run_folder import FILES, place_of, write_run
     new,begun = begun is None,begun or find_lr(learn, options['lr'])
     check_images(begun, images, out)
     if not new and is_complete(out, options['epochs']):
@@ -84,7 +84,7 @@ def run(
     learn.lr,curve = begun['lr'],LRCurve(*begun['curve'])
     print(describe(learn, options['data'], images, options['model'], curve), flush=True)
     rows = fit_on(learn, out, options['epochs'])
-    info = dict(model=options['model'], shape=[*images.train[0].shape[1:]], classes=images.classes,
+    info = dict(model=options['model'], place=place_of(options['data']), shape=[*images.train[0].shape[1:]], classes=images.classes,
         pixels_divided_by=255, options={**options, 'lr': learn.lr}, result=rows[-1])
     write_run(out, learn.model, dict(info, versions=versions()), rows, curve)
     print(f"validation accuracy {rows[-1]['accuracy']:.3f}; {out} holds {' '.join(FILES)}")

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILES', 'replace_file', 'check_folder', 'RowsS', 'history_csv', 'draw_png', 'plot_history', 'write_run', 'read_info',
-           'load_run', 'run_predictor', 'labelled_images', 'validate_run', 'export_run']
+           'load_run', 'run_predictor', 'labelled_images', 'place_of', 'validate_run', 'export_run']
 
 # %% ../../nbs/cli/01_run_folder.ipynb #14a45fb4
 import csv
@@ -198,6 +198,13 @@ def labelled_images(
     return x,torch.tensor([index[names[value]] for value in labels])
 
 # %% ../../nbs/cli/01_run_folder.ipynb #d6cf5df3
+def place_of(
+    data:str, # As for `read_dataset`
+)->str:       # The full path of a file or folder here; else the name as it is
+    "Where data is, in whatever folder one asks later."
+    path = Path(data).expanduser().absolute()
+    return str(path) if data != 'digits' and path.exists() else data
+
 def validate_run(
     folder,      # Of a run
     data=None,   # As for `read_dataset`; None: what the run was trained on
@@ -205,11 +212,12 @@ def validate_run(
 )->dict:         # `n` images, `loss`, `accuracy`
     "How good the model of a run is."
     info,model = read_info(folder),load_run(folder)
-    own = info.get('options', {}).get('data')
-    if data is None and own is None: raise ValueError(f'{folder} does not say on which data it was '
+    own = info.get('place', info.get('options', {}).get('data'))
+    data = own if data is None else place_of(data)
+    if data is None: raise ValueError(f'{folder} does not say on which data it was '
                                                       'trained: give --data')
-    x,y = load_images(own).valid if data in (None, own) else labelled_images(data, info['classes'])
-    if list(x.shape[1:]) != list(info['shape']): raise ValueError(f'images of {data or own} are '
+    x,y = load_images(own).valid if data == own else labelled_images(data, info['classes'])
+    if list(x.shape[1:]) != list(info['shape']): raise ValueError(f'images of {data} are '
         f'{size_text(x)}, the run was trained on {"x".join(map(str, info["shape"]))}')
     loader = TensorLoader(x, y, batch_size=2*info.get('options', {}).get('bs', 64))
     learn = Learner(model, DataLoaders(None, loader), F.cross_entropy,

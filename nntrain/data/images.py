@@ -25,13 +25,17 @@ def read_dataset(
     data:str, # 'digits', a folder, a file, or the name of a Hugging Face dataset
 ):            # `DatasetDict`
     "The dataset that `data` names."
+    if data == 'digits' and Path(data).exists(): raise ValueError("data 'digits' is the built-in set, "
+        'and there is a folder or file of that name here: give ./digits for it, or rename it')
     if data == 'digits': return load_digits()
     import datasets
+    local = Path(datasets.config.HF_DATASETS_CACHE)/'local' # or the hub's names would find it there
     place = 'as a folder or file here'
     try:
         path = Path(data).expanduser().absolute()
-        if path.is_file(): return datasets.load_dataset(str(path.parent), data_files=path.name)
-        if path.exists(): return datasets.load_dataset(str(path))
+        if path.is_file(): return datasets.load_dataset(
+            str(path.parent), data_files=path.name, cache_dir=str(local))
+        if path.exists(): return datasets.load_dataset(str(path), cache_dir=str(local))
         is_path = data[:1] in ('.', '~') or data.count('/') > 1 or '\\' in data
         if is_path or Path(data).is_absolute():
             raise FileNotFoundError('there is no such path')
