@@ -19,6 +19,7 @@ from torch import nn
 
 from .decode import decode_split
 from .collate import load_digits
+from .transforms import generators_kept
 
 # %% ../../nbs/data/09_images.ipynb #5c060e46
 def read_dataset(
@@ -236,12 +237,9 @@ def show_batch(
 ):             # The axes
     "The first samples of a training batch, with the names of their classes."
     import matplotlib.pyplot as plt
-    before,generator = dict(getattr(dls.train, '__dict__', {})),torch.get_rng_state()
-    batch = next(islice(dls.train, 1))
+    before = dict(getattr(dls.train, '__dict__', {}))
+    with generators_kept(): batch = next(islice(dls.train, 1))
     if before: vars(dls.train).update(before)
-    torch.set_rng_state(generator)
-    if hasattr(batch, 'keys'): raise TypeError('show_batch: the batch has '
-        f'the keys {[*batch.keys()]}, expected pictures and targets: look at it by next(iter(loader))')
     inputs,targets = batch[0][:n],batch[-1][:n].tolist()
     columns = math.ceil(math.sqrt(len(inputs)*2))
     size = math.ceil(len(inputs)/columns),columns
