@@ -84,7 +84,8 @@ def run(
     learn.lr,curve = begun['lr'],LRCurve(*begun['curve'])
     print(describe(learn, options['data'], images, options['model'], curve), flush=True)
     rows = fit_on(learn, out, options['epochs'])
-    info = dict(model=options['model'], place=place_of(options['data']), shape=[*images.train[0].shape[1:]], classes=images.classes,
+    info = dict(model=options['model'], place=place_of(options['data']),
+        shape=[*images.train[0].shape[1:]], classes=images.classes,
         pixels_divided_by=255, options={**options, 'lr': learn.lr}, result=rows[-1])
     write_run(out, learn.model, dict(info, versions=versions()), rows, curve)
     print(f"validation accuracy {rows[-1]['accuracy']:.3f}; {out} holds {' '.join(FILES)}")
