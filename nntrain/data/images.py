@@ -240,6 +240,8 @@ def show_batch(
     before = dict(getattr(dls.train, '__dict__', {}))
     with generators_kept(): batch = next(islice(dls.train, 1))
     if before: vars(dls.train).update(before)
+    if hasattr(batch, 'keys'): raise TypeError('show_batch: the batch has the keys '
+        f'{[*batch.keys()]}, expected pictures and targets: look at it by next(iter(loader))')
     inputs,targets = batch[0][:n],batch[-1][:n].tolist()
     columns = math.ceil(math.sqrt(len(inputs)*2))
     size = math.ceil(len(inputs)/columns),columns
