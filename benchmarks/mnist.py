@@ -3,8 +3,8 @@
     python benchmarks/mnist.py [DATA] [--epochs 5 8] [--seeds 0 1 2]
 
 DATA is a folder with MNIST or a name on the Hugging Face hub. Each run is a process of its own that
-imports, reads, decodes, trains and tests, with all cores of the machine. The page nbs/examples/01_mnist.ipynb
-explains the functions."""
+imports, reads, decodes, trains and tests, with all cores of the machine. The page
+nbs/examples/01_mnist.ipynb explains the functions."""
 import argparse
 import math
 import os

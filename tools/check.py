@@ -41,7 +41,8 @@ def package_of(module): return module.split('.')[0]
 
 def check_layers(pages):
     "Library code imports lower layers; subscribers no sibling; the core only what CORE says."
-    subscribers = {page.module for page in pages if page.is_subscriber} - CORE.keys() - BASES
+    subscribers = {name: page.module for page in pages if page.module not in {*CORE, *BASES}
+                   for name in page.subscribers}
     for page, cell in [(page, cell) for page in pages for cell in page.exported]:
         mine = package_of(page.module)
         for name in sorted(own_imports(cell.tree)):
@@ -51,8 +52,11 @@ def check_layers(pages):
                 yield page, cell, f'nntrain.{name} stands in no layer'
             elif name[0] != '_' and other != mine and LAYER[other] >= LAYER[mine]:
                 yield page, cell, f'imports nntrain.{name}: {other} is no lower layer than {mine}'
-            if page.is_subscriber and name in subscribers and other == mine:
-                yield page, cell, f'imports nntrain.{name}, a sibling subscriber module'
+        for node in ast.walk(cell.tree) if page.subscribers else ():
+            names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else ()
+            for name in names:
+                if not subscribers.get(name, '').startswith(f'{mine}.'): continue
+                yield page, cell, f'imports {name}, a sibling subscriber'
         for name in imports(cell.tree) if page.module in CORE else ():
             allowed = CORE[page.module]
             if not {name, name.split('.')[0]} & (allowed | sys.stdlib_module_names):

@@ -93,12 +93,12 @@ class Page:
         self.module = named[1] if named else None
 
     @cached_property
-    def is_subscriber(self):
-        "True if the page exports a class with a base named `Subscriber` or `...S`."
+    def subscribers(self):
+        "The classes of the page with a base named `Subscriber` or `...S`."
         classes = [node for cell in self.exported for node in cell.definitions
                    if isinstance(node, ast.ClassDef)]
-        bases = [ast.unparse(base).split('.')[-1] for node in classes for base in node.bases]
-        return any(base == 'Subscriber' or base.endswith('S') for base in bases)
+        return [node.name for node in classes for base in node.bases
+                if re.search(r'(Subscriber|S)$', ast.unparse(base).split('.')[-1])]
 
     @cached_property
     def words_per_line(self):
