@@ -106,7 +106,7 @@ class AfterAllS(Subscriber):
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #e797c2f3
 class CheckpointS(Subscriber):
     "Saves the run into a folder, such that `fit(..., resume=True)` continues it exactly."
-    order,depth,signals,chosen = SAVE,0,None,False
+    order,depth,signals,chosen,ranks = SAVE,0,None,False,None
     def __init__(self,
         folder,                # Folder of this run alone; made if it is missing
         every_steps=None,      # Save after this many training batches; at the end in any case
@@ -144,7 +144,7 @@ class CheckpointS(Subscriber):
 
     def on_ranks(self, ranks):
         "Several processes train together: states of all of them are taken in mid-epoch."
-        ranks.saves = True
+        ranks.saves,self.ranks = True,ranks
 
     def before_fit(self, learn):
         self.depth += 1
@@ -198,7 +198,8 @@ def epoch_begins(self:CheckpointS, learn):
 @patch
 def train_begins(self:CheckpointS, learn):
     "Try once whether all can be saved: now subscribers have what they keep."
-    if not self.checked: check_saveable(learn)
+    alone = self.ranks is None or self.ranks.world == 1  # else it takes all ranks to make a state
+    if alone and not self.checked: check_saveable(learn)
     self.checked = True
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c50b

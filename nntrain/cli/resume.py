@@ -129,7 +129,7 @@ def fit_on(
 )->list:                # The rows of all epochs
     "Fit from the last checkpoint in `folder`, or from the start if there is none."
     rows,saves,ranks = RowsS(),CheckpointS(folder/SAVED, every_epochs=1),DistributedS()
-    saves.every_seconds = seconds  # whichever comes first
+    saves.every.seconds = seconds  # whichever comes first
     found = checkpoints(folder/SAVED) if (folder/SAVED).is_dir() else []
     if found: print(f'goes on from {found[-1].name}', flush=True)
     with warnings.catch_warnings():

@@ -39,7 +39,8 @@ def read_rows(
             for column in split.column_names:
                 try: split.select_columns([column])[row]
                 except Exception as error:
-                    place,why = f'split {name!r}, column {column!r}',f'{type(error).__name__}: {error}'
+                    place = f'split {name!r}, column {column!r}'
+                    why = f'{type(error).__name__}: {error}'
                     if is_missing(error): raise ImportError(
                         f'{place}: no row can be decoded here ({why}); install what it names, or '
                         f'do without the column: `dd.remove_columns({column!r})`') from error

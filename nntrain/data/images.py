@@ -26,8 +26,9 @@ def read_dataset(
     data:str, # 'digits', a folder, a file, or the name of a Hugging Face dataset
 ):            # `DatasetDict`
     "The dataset that `data` names."
-    if data == 'digits' and Path(data).exists(): raise ValueError("data 'digits' is the built-in set, "
-        'and there is a folder or file of that name here: give ./digits for it, or rename it')
+    if data == 'digits' and Path(data).exists(): raise ValueError(
+        "data 'digits' is the built-in set, and "
+        'there is a folder or file of that name here: give ./digits for it, or rename it')
     if data == 'digits': return load_digits()
     import datasets
     local = Path(datasets.config.HF_DATASETS_CACHE)/'local' # or the hub's names would find it there
@@ -92,8 +93,9 @@ def as_indices(
     "The number of each label's class."
     index = {label: i for i,label in enumerate(classes)}
     for row,label in enumerate(labels):
-        if label not in index: raise ValueError(f'{place}: label {label!r} in row {row} is no class of '
-            f'the training data: expected one of {", ".join(map(repr, classes))}; leave such rows out')
+        if label not in index: raise ValueError(
+            f'{place}: label {label!r} in row {row} is no class of the training data: expected one '
+            f'of {", ".join(map(repr, classes))}; leave such rows out')
     return torch.tensor([index[label] for label in labels])
 
 # %% ../../nbs/data/09_images.ipynb #bef8c3a1

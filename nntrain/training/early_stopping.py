@@ -16,8 +16,10 @@ from ..pubsub import DECIDE, SHOW, CancelFitException, Subscriber
 from ..state import copied
 
 # %% ../../nbs/training/05_early_stopping.ipynb #06baa550
-MORE = 'accuracy acc f1 auc auroc auprc precision recall iou miou dice bleu rouge r2 score map mrr ndcg'.split()
-LESS = 'loss losses error errors err perplexity ppl mse mae rmse mape nll wer cer fid distance'.split()
+MORE = '''accuracy acc f1 auc auroc auprc precision recall iou miou dice bleu rouge r2 score map
+          mrr ndcg'''.split()
+LESS = '''loss losses error errors err perplexity ppl mse mae rmse mape nll wer cer fid
+          distance'''.split()
 
 def more_is_better(
     monitor:str, # Name of a column

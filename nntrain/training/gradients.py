@@ -36,6 +36,7 @@ def check_accumulation(
 class GradientAccumulationS(Subscriber):
     "One step for several batches, equal to one step with all of them in one batch."
     order,state_names = GROUP,('n','samples','total')
+    ranks = None  # of a fit in several processes: see `on_ranks`
     def __init__(self,
         n_batches:int=None, # Batches in a group, at least 1
         n_samples:int=None, # Or: samples; a group is full when it has as many or more
@@ -52,6 +53,7 @@ class GradientAccumulationS(Subscriber):
         self.start_group()
         modules = learn.model.modules()
         self.wrapped = [m for m in modules if hasattr(m, 'require_backward_grad_sync')]  # DDP
+        if self.ranks is not None and self.ranks.world > 1: self.wrapped = [self.ranks]
     def before_train(self, learn):
         if self.n: learn.zero_grad()   # left behind by a pass that was given up
         self.start_group()
@@ -100,9 +102,6 @@ def on_ranks(self:GradientAccumulationS,
     "Weigh by the samples of all ranks, and average over them when a group is full."
     self.ranks,self.weights = ranks,ranks.weigh_by(self.weights)
 
-@patch
-def before_full_epoch(self:GradientAccumulationS, learn):
-    if hasattr(self, 'ranks') and self.ranks.world > 1: self.wrapped = [self.ranks]
 
 # %% ../../nbs/training/07_gradients.ipynb #319410bb
 class GradientClipS(Subscriber):

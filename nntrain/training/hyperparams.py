@@ -79,11 +79,13 @@ class HyperParams:
         layers = {}
         for n,opt in enumerate(self._opts):
             for i,group in enumerate(opt.param_groups):
-                layers.setdefault((n, group.get('layer_group', f'group {i}')), []).append(((n, i), group))
+                key = n,group.get('layer_group', f'group {i}')
+                layers.setdefault(key, []).append(((n, i), group))
         return list(layers.values())
 
     def __getattr__(self, name):
-        if name.startswith('__') or name not in self.names: raise AttributeError(self._unknown(name))
+        if name.startswith('__') or name not in self.names:
+            raise AttributeError(self._unknown(name))
         firsts = [groups[0][1] for groups in self._layers()]
         values = [_read(group, name) for group in firsts if _place(group, name)]
         return values[0] if len(values) == 1 else values
@@ -126,10 +128,13 @@ def shares_of(
     "The proportions of the learning rates, which stay when one number is set for all."
     places = {(n, i): g for n,opt in enumerate(opts) for i,g in enumerate(opt.param_groups)}
     lrs = {at: float(g.get('initial_lr', g['lr'])) for at,g in places.items() if 'lr' in g}
-    one = float(lr) if lr is not None and float(lr) in lrs.values() else max(lrs.values(), default=0.)
+    given = lr is not None and float(lr) in lrs.values()
+    one = float(lr) if given else max(lrs.values(), default=0.)
     if lrs and min(lrs.values()) > 0:
-        for n,opt in enumerate(opts): _MADE_WITH[opt] = {i: r/one for (m,i),r in lrs.items() if m == n}
-    return {(n, i): g.get('ratio', _MADE_WITH.get(opts[n], {}).get(i, 1.)) for (n,i),g in places.items()}
+        for n,opt in enumerate(opts):
+            _MADE_WITH[opt] = {i: r/one for (m,i),r in lrs.items() if m == n}
+    return {(n, i): g.get('ratio', _MADE_WITH.get(opts[n], {}).get(i, 1.))
+            for (n,i),g in places.items()}
 
 # %% ../../nbs/training/01_hyperparams.ipynb #2cdbdb78
 @patch(as_prop=True)

@@ -44,8 +44,9 @@ class StopAfterS(Subscriber):
         if self.reached(learn): raise CancelFitException
         self.idle = self.idle+1 if learn.n_steps == self.seen else 0
         self.seen = learn.n_steps
-        if self.n_steps is not None and self.idle >= 20: raise RuntimeError('StopAfterS: 20 epochs '
-            f'without an optimizer step, {learn.n_steps} of {self.n_steps} are done: what cancels them?')
+        if self.n_steps is not None and self.idle >= 20: raise RuntimeError(
+            f'StopAfterS: 20 epochs without an optimizer step, {learn.n_steps} of {self.n_steps} '
+            'are done: what cancels them?')
 
     def elapsed(self): return self.spent + self.clock() - self.began
 
@@ -59,7 +60,7 @@ class StopAfterS(Subscriber):
     def fit_progress(self, learn, progress):
         if self.seconds is None: return progress
         spent = self.elapsed()
-        last = self.seconds - spent/max(1, learn.n_steps)  # the last step begins a step before the end
+        last = self.seconds - spent/max(1, learn.n_steps)  # the last one begins before the end
         self.furthest = max(self.furthest, progress, min(1., spent/max(1e-9, last)))
         return self.furthest  # never back, when steps turn out faster than they seemed
 

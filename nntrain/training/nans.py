@@ -246,14 +246,21 @@ class StopOnNaNS(Subscriber):
 
 # %% ../../nbs/training/08_nans.ipynb #3821e603
 @patch
-def note(self:StopOnNaNS, learn):
+def note(self:StopOnNaNS,
+    learn, # The learner
+)->dict:   # Place of the batch, the batch itself, and the rate
     "What an error will say about this batch."
     lr = optimizers_of(learn)[0].param_groups[0]['lr']
     return dict(batch=learn.batch, epoch=learn.epoch, iter=learn.iter, n_iter=learn.n_iter,
                 step=learn.n_steps+1, lr=lr)
 
 @patch
-def tell(self:StopOnNaNS, learn, note, what, cancel=None):
+def tell(self:StopOnNaNS,
+    learn,       # The learner
+    note:dict,   # What `note` returned for the batch
+    what:str,    # What was not finite: 'loss' or 'gradients'
+    cancel=None, # Exception that cancels what is running; None where the device has done so
+):
     "Keep the batch; raise, or warn and cancel. Without `cancel`, the device has done so."
     learn.bad_batch,of = note['batch'],f" of {note['n_iter']}" if note['n_iter'] else ''
     self.n_bad += cancel is not None
@@ -268,8 +275,12 @@ def tell(self:StopOnNaNS, learn, note, what, cancel=None):
 
 @patch
 def state_dict(self:StopOnNaNS):
+    "How many bad batches there were, those not looked at yet included."
     unread = int(self.watch.n_bad) if self.watch else 0   # waits, as all of a checkpoint does
     return dict(n_bad=self.n_bad, unread=self.unread+unread)
 @patch
-def load_state_dict(self:StopOnNaNS, state):
+def load_state_dict(self:StopOnNaNS,
+    state:dict, # What `state_dict` returned
+):
+    "Take over the counts."
     self.n_bad,self.unread = state['n_bad'],state['unread']

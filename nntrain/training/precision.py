@@ -17,7 +17,8 @@ from ..learner import Learner
 from ..pubsub import PRECISION, CancelStepException, Subscriber
 
 # %% ../../nbs/training/09_precision.ipynb #9ce212e9
-def has_gradients(opt): return any(p.grad is not None for g in opt.param_groups for p in g['params'])
+def has_gradients(opt):
+    return any(p.grad is not None for g in opt.param_groups for p in g['params'])
 
 def unscaled(scaler, optimizers):
     "Divide the gradients of all optimizers by the scale; 1. if any of them overflowed, else 0."
@@ -68,7 +69,8 @@ class MixedPrecisionS(Subscriber):
     def before_backward(self, learn):
         if learn.scaler: learn.loss_grad = learn.scaler.scale(learn.loss_grad)
     def before_step(self, learn):
-        self.scaled = [opt for opt in optimizers_of(learn) if has_gradients(opt)] if learn.scaler else []
+        self.scaled = []
+        if learn.scaler: self.scaled = [o for o in optimizers_of(learn) if has_gradients(o)]
         if not self.scaled: return
         found = unscaled(learn.scaler, self.scaled)
         on_device = found.device.type != 'cpu' if self.on_device is None else self.on_device

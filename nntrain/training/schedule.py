@@ -226,9 +226,11 @@ class TorchScheduleS(Subscriber):
         "Step anew from the noted place, as often as there were steps since."
         done,made = self.stepped-self.kept['n_steps'],learn.n_steps-self.kept['n_steps']
         n = round(self.kept['n']*made/done)
-        for scheduler,state,groups in zip(self.schedulers, *map(self.kept.get, ('schedulers','groups'))):
+        kept = self.kept['schedulers'],self.kept['groups']
+        for scheduler,state,groups in zip(self.schedulers, *kept):
             scheduler.load_state_dict(deepcopy(state))
-            for group,values in zip(scheduler.optimizer.param_groups, groups): group.update(deepcopy(values))
+            for group,values in zip(scheduler.optimizer.param_groups, groups):
+                group.update(deepcopy(values))
             for _ in range(n): scheduler.step()
         self.stepped,self.n_due,self.kept['n'] = learn.n_steps,0,n
 
@@ -265,7 +267,8 @@ class TorchScheduleS(Subscriber):
                     schedulers=[s.state_dict() for s in self.schedulers])
     def load_state_dict(self, state):
         if not (self.schedulers and state): return  # no fit is running, the next makes its own
-        for scheduler,part in zip(self.schedulers, state['schedulers']): scheduler.load_state_dict(part)
+        for scheduler,part in zip(self.schedulers, state['schedulers']):
+            scheduler.load_state_dict(part)
         self.stepped,self.n_due,self.kept = state['stepped'],state['n_due'],deepcopy(state['kept'])
 
 # %% ../../nbs/training/03_schedule.ipynb #0cfff501

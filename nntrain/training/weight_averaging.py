@@ -105,7 +105,8 @@ class EMAS(Subscriber):
         self.swap(learn)
         model = learn.model   # also under the second name of a tied weight
         learn.weights_in_use = {name: t.detach().data for name,t in (
-            *model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))}
+            *model.named_parameters(remove_duplicate=False),
+            *model.named_buffers(remove_duplicate=False))}
     def cleanup_validate(self, learn):
         if self.swapped: self.swap(learn)
     def after_fit(self, learn):
@@ -114,12 +115,14 @@ class EMAS(Subscriber):
     def cleanup_fit(self, learn): learn.weights_in_use = None
 
     def state_dict(self):
-        return dict(n=int(self.n), swapped=self.swapped, ema=dict(self.ema or {}), raw=dict(self.raw or {}))
+        return dict(n=int(self.n), swapped=self.swapped, ema=dict(self.ema or {}),
+                    raw=dict(self.raw or {}))
     @torch.no_grad()
     def load_state_dict(self, state):
         self.n,self.swapped = state['n'],state['swapped']
         for mine,saved in ('ema', state['ema']),('raw', state['raw']):
-            if getattr(self, mine) is None: setattr(self, mine, {k: t.clone() for k,t in saved.items()})
+            if getattr(self, mine) is None:
+                setattr(self, mine, {k: t.clone() for k,t in saved.items()})
             else:
                 for name,t in saved.items(): getattr(self, mine)[name].copy_(t)
         self.special = infinite(self.ema)
@@ -174,13 +177,16 @@ class MeanWeights:
         self.n_averaged = self.n_averaged + 1
         for name,p in model.named_parameters():
             if name not in self.mean: self.mean[name] = wide(p)
-            else: self.mean[name] += (p.to(self.mean[name].dtype)-self.mean[name])/self.n_averaged.item()
+            else:
+                mean = self.mean[name]
+                mean += (p.to(mean.dtype)-mean)/self.n_averaged.item()
     @torch.no_grad()
     def put_into(self, model):
         for name,p in model.named_parameters(): p.copy_(self.mean[name])
     def state_dict(self): return dict(n_averaged=self.n_averaged, mean=dict(self.mean))
     def load_state_dict(self, state):
-        self.n_averaged,self.mean = state['n_averaged'],{k: t.clone() for k,t in state['mean'].items()}
+        self.n_averaged = state['n_averaged']
+        self.mean = {k: t.clone() for k,t in state['mean'].items()}
 
 class SWAS(Subscriber):
     "Average the weights of the last epochs, and leave the average in the model at the end."
