@@ -83,12 +83,19 @@ def class_names(
     kind = getattr(kind, 'feature', kind)       # of a list of classes
     return getattr(kind, 'names', None)
 
+def _beside_pictures(split, columns):
+    "The one column that is not a picture, if it has floating-point numbers."
+    kinds = (split.features or {}) if is_hf_dataset(split) else {}
+    others = [name for name in columns if type(kinds.get(name)).__name__ != 'Image']
+    if len(others) != 1 or len(columns) == 1: return []
+    return others if str(getattr(kinds[others[0]], 'dtype', '')).startswith('float') else []
+
 def target_columns(
     split,       # A dataset
     columns,     # Names of the columns of its rows
     target=None, # Name of the target or a list of names; None: by the rule
 )->list:         # Names, empty if there is but one column
-    "The target: as you name it, else `label` or `labels`, else the only column of classes."
+    "The target: as named, else `label(s)`, the only classes, or the float beside a picture."
     if target is not None:
         named = [target] if isinstance(target, str) else list(target)
         for name in named:
@@ -97,6 +104,7 @@ def target_columns(
         return named
     found = [name for name in columns if name in TARGETS]
     if not found: found = [name for name in columns if class_names(split, name)]
+    if not found: found = _beside_pictures(split, columns)
     if len(found) == 1 or len(columns) == 1: return found
     raise ValueError(f'from_hf_dd: which of the columns {list(columns)} is the target? Expected '
         f"one called 'label' or 'labels'; name the target, as in `target={columns[-1]!r}`")
