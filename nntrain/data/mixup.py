@@ -10,12 +10,26 @@ import math
 
 import torch
 
+from .transforms import generators_kept
 from ..pubsub import TRANSFORM, Subscriber
+from ..state import get_generators, set_generators
 
 # %% ../../nbs/data/08_mixup.ipynb #c6005a90
+def computes_own_loss(
+    learn, # A learner in `after_loss`
+)->bool:   # Whether `get_loss` gives a loss without any target
+    "Whether the loss was made in `predict`, by a model that is given its targets."
+    batch,loss = learn.batch,learn.loss
+    learn.yb = (None,)*len(learn.yb)
+    try:
+        with generators_kept(): learn.get_loss()
+        return isinstance(learn.loss, torch.Tensor)
+    except Exception: return False
+    finally: learn.batch,learn.loss = batch,loss
+
 class _PairsS(Subscriber):
     "Mixes each sample with a partner; the loss is the mean of those for both targets."
-    order = TRANSFORM
+    order,own_loss,again = TRANSFORM,None,False
     def __init__(self, alpha):
         if not alpha > 0: raise ValueError(
             f'{type(self).__name__}: `alpha` must be above 0, got {alpha}; 0.4 is usual')
@@ -24,20 +38,59 @@ class _PairsS(Subscriber):
     def draw(self):
         "The share of the first of two samples, in `[0, 1]`."
         return self.beta.sample().tolist()   # a CPU tensor: no device is asked
+    def before_fit(self, learn): self.own_loss = None
     def before_batch(self, learn):
         if not learn.training: return
+        check_mixable(self, learn.x, learn.yb)
         x = learn.x
-        if not x.is_floating_point(): raise ValueError(f'{type(self).__name__}: the input is '
-            f'{x.dtype}, expected floats: pictures are to be scaled before, tokens do not mix')
         self.share = self.draw()
         self.partner = torch.randperm(len(x), device=x.device)
         learn.x = self.mix(x)
+    def before_predict(self, learn):
+        if learn.training and not self.again and self.own_loss is not False:
+            self.generators = get_generators()
     def after_loss(self, learn):
         if not learn.training: return
-        batch,first = learn.batch,learn.loss
+        if self.own_loss is None: self.own_loss = computes_own_loss(learn)
+        batch,preds,first = learn.batch,learn.preds,learn.loss
         learn.yb = tuple(y[self.partner] for y in learn.yb)
+        if self.own_loss: self.predict_again(learn)
         learn.get_loss()
-        learn.loss,learn.batch = torch.lerp(learn.loss, first, self.share),batch
+        learn.loss = torch.lerp(learn.loss, first, self.share)
+        learn.batch,learn.preds = batch,preds
+    def after_cancel_loss(self, learn):
+        if learn.training: raise ValueError(f'{type(self).__name__}: the loss was cancelled, so it '
+            'is that of the first targets alone: leave one of the two out')
+
+    def predict_again(self, learn):
+        "The model with other targets, the same random numbers and copies of its buffers."
+        modules,now = [*learn.model.modules()],get_generators()
+        buffers = [dict(module._buffers) for module in modules]
+        for module,mine in zip(modules, buffers):   # those of the first pass are in its graph
+            module._buffers.update({k: t.clone() for k,t in mine.items() if t is not None})
+        set_generators(self.generators)
+        self.again = True
+        try: learn.do_predict()
+        finally:
+            self.again = False
+            set_generators(now)
+            for module,mine in zip(modules, buffers): module._buffers.update(mine)
+
+def check_mixable(
+    sub,     # Whose batch it is, for the error
+    x,       # The first input of a batch
+    targets, # Its targets
+):
+    "Raise unless the inputs are floats and there are targets to mix with them."
+    name = type(sub).__name__
+    if not (isinstance(x, torch.Tensor) and x.is_floating_point()): raise ValueError(
+        f'{name}: the input is {getattr(x, "dtype", type(x).__name__)}, expected a tensor of '
+        'floats: pictures are to be stacked and scaled before, tokens do not mix')
+    if not targets: raise ValueError(f'{name}: the batch has no target to mix, all of it is '
+        'input: name the target `labels` in a dict, or say by `n_inp` where the targets begin')
+    wrong = [type(y).__name__ for y in targets if not isinstance(y, torch.Tensor)]
+    if wrong: raise ValueError(f'{name}: a target is a {wrong[0]}, expected a tensor with a row '
+        'for each sample')
 
 # %% ../../nbs/data/08_mixup.ipynb #f80a1912
 class MixUpS(_PairsS):
