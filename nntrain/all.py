@@ -42,6 +42,7 @@ from nntrain.inspect.syncs import SyncCounterS
 from nntrain.inspect.hooks import ActivationStatsS, GradientStatsS, Hooks
 from nntrain.tracking.history import History, compare
 from nntrain.tracking.recorder import RecorderS
+from nntrain.tracking.usual import usual
 from nntrain.tracking.loggers import CSVLoggerS, JSONLLoggerS, TrackerS
 from nntrain.tracking.tensorboard import TensorBoardS
 from nntrain.tracking.wandb import WandbS

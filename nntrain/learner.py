@@ -581,6 +581,7 @@ METHODS = {name: module for module,names in {
                            'plot_confusion calibration plot_calibration',
     'inference.inputs': 'predict_items',
     'inference.export': 'export',
+    'tracking.recorder': 'history',
     'interop.hub': 'push_to_hub',
 }.items() for name in names.split()}
 
@@ -597,7 +598,6 @@ class PageMethod:
         return getattr(cls if learn is None else learn, self.name)
 
 for name,module in METHODS.items(): setattr(Learner, name, PageMethod(name, module))
-
 
 # %% ../nbs/02_learner.ipynb #19db3f04
 def as_subs(

@@ -9,6 +9,7 @@ __all__ = ['stack_tables', 'History', 'smoothed', 'compare']
 import csv
 import json
 import math
+from html import escape
 
 import torch
 from fastcore.basics import patch
@@ -179,19 +180,51 @@ def to_df(self:History,
     import pandas
     return pandas.DataFrame(self.table(of))
 
+# %% ../../nbs/tracking/01_history.ipynb #73248385
+def _is_number(value): return isinstance(value, (int,float)) and not isinstance(value, bool)
+
 @patch
-def __repr__(self:History):
+def metrics(self:History):
+    "Columns of the rows that were measured."
+    tables = stack_tables([*self.tables.values()])
+    aside = {'fit','epoch','mode','batches', *tables} - {'loss'}
+    return [name for name in self.columns if name not in aside
+            and all(_is_number(row.get(name, 0)) for row in self.rows)]
+
+# %% ../../nbs/tracking/01_history.ipynb #a95e13d6
+def _last_rows(history):
+    "The last twelve rows without the columns that never change; a line about the ones before."
+    frame,measured = history.to_df(),{'epoch','mode', *history.metrics()}
+    kept = [name for name in frame if name in measured or frame[name].map(repr).nunique() > 1]
+    n_before = max(len(frame)-12, 0)
+    return frame[kept].tail(12),f'\n({n_before} earlier rows)' if n_before else ''
+
+@patch
+def __str__(self:History):
     "The last twelve rows as a table."
-    if not self.rows: return f'History without rows, with {len(self.tables)} tables'
-    text = self.to_df().tail(12).to_string(index=False, na_rep='', float_format='{:.4g}'.format)
-    return text if len(self) <= 12 else f'{text}\n({len(self)-12} earlier rows)'
+    if not self.rows: return repr(self)
+    frame,note = _last_rows(self)
+    return frame.to_string(index=False, na_rep='', float_format='{:.4g}'.format) + note
 
 @patch
 def _repr_html_(self:History):
-    "The same for a notebook."
-    if not self.rows: return repr(self)
-    text = self.to_df().tail(12).to_html(index=False, na_rep='', float_format='{:.4g}'.format)
-    return text if len(self) <= 12 else f'{text}\n({len(self)-12} earlier rows)'
+    "The same for a notebook; pandas escapes the names."
+    if not self.rows: return escape(repr(self))
+    frame,note = _last_rows(self)
+    return frame.to_html(index=False, na_rep='', float_format='{:.4g}'.format) + note
+
+@patch
+def __repr__(self:History):
+    "How much was recorded, and the last row, in one line."
+    epochs = {(row.get('fit'), row.get('epoch')) for row in self.rows}
+    n_batches = sum(len(table['loss']) for key,table in self.tables.items() if key[2] == 'train')
+    fits = len({row.get('fit') for row in self.rows} | {key[0] for key in self.tables})
+    counts = (fits, 'fit','s'),(len(epochs), 'epoch','s'),(n_batches, 'training batch','es')
+    text = ', '.join(f'{n:,} {name}{plural*(n != 1)}' for n,name,plural in counts)
+    if not self.rows: return f'History({text})'
+    last = self.rows[-1]
+    found = ', '.join(f'{name} {last[name]:.4g}' for name in self.metrics() if name in last)
+    return f"History({text}; {last['mode']} {found})"
 
 # %% ../../nbs/tracking/01_history.ipynb #1d850653
 def smoothed(
@@ -227,7 +260,6 @@ def _epochs(history, mode):
     seen = list(dict.fromkeys((row['fit'], row['epoch']) for row in history.rows))
     return [seen.index((row['fit'], row['epoch'])) + 1 for row in history[mode]]
 
-def _is_number(value): return isinstance(value, (int,float)) and not isinstance(value, bool)
 def _label(mode): return mode.replace('train', 'training').replace('valid', 'validation')
 
 # %% ../../nbs/tracking/01_history.ipynb #d36e4210
@@ -268,15 +300,6 @@ def plot_lr(self:History,
     right.set_ylabel(_TEXTS['momentum'], color='C3')
     ax.set_title('Learning rate and momentum')
     return ax
-
-# %% ../../nbs/tracking/01_history.ipynb #73248385
-@patch
-def metrics(self:History):
-    "Columns of the rows that were measured."
-    tables = stack_tables([*self.tables.values()])
-    aside = {'fit','epoch','mode','batches', *tables} - {'loss'}
-    return [name for name in self.columns if name not in aside
-            and all(_is_number(row.get(name, 0)) for row in self.rows)]
 
 # %% ../../nbs/tracking/01_history.ipynb #6a9948f1
 @patch

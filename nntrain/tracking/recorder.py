@@ -10,6 +10,7 @@ import math
 
 import torch
 from fastcore.basics import patch
+from ..learner import Learner
 from .history import History
 from ..pubsub import MEASURE, Subscriber
 
@@ -108,6 +109,15 @@ class RecorderS(Subscriber):
         values = used[1] if used[1] and used[0] is self.groups else _values(self.places)
         self.batches.add(learn.loss, learn.batch_size, values)
         self.used = (), None
+
+# %% ../../nbs/tracking/02_recorder.ipynb #77b381b0
+@patch(as_prop=True)
+def history(self:Learner)->History:
+    "The `History` of the recorder that is subscribed, of several the first."
+    found = [sub.history for sub in self.subs if isinstance(sub, RecorderS)]
+    if not found: raise AttributeError('learn.history: no RecorderS is subscribed; '
+        'give the learner `subs=usual(accuracy)`, or `RecorderS()` among its subscribers')
+    return found[0]
 
 # %% ../../nbs/tracking/02_recorder.ipynb #bf18de17
 @patch
