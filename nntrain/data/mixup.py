@@ -28,7 +28,7 @@ def computes_own_loss(
     finally: learn.batch,learn.loss = batch,loss
 
 class _PairsS(Subscriber):
-    "Mixes each sample with a partner; the loss is the mean of those for both targets."
+    "Mix each sample with a partner; the loss is a weighted mean of the losses for both targets."
     order,own_loss,again = TRANSFORM,None,False
     def __init__(self, alpha):
         if not alpha > 0: raise ValueError(

@@ -40,7 +40,7 @@ def decode(
 def stdlib_source(
     split:str='train', # 'train' or 'valid': which list of `SPLITS`
 )->str:                # Their source code, one after the other
-    "The source of some modules of Python's standard library, as this interpreter has it."
+    "The source of some modules of the standard library of this interpreter."
     folder = Path(sysconfig.get_path('stdlib'))
     paths = [folder/f'{name}.py' for name in SPLITS[split].split()]
     missing = [path.stem for path in paths if not path.is_file()]
@@ -50,7 +50,7 @@ def stdlib_source(
 
 # %% ../../nbs/data/10_text.ipynb #bd7563fd
 class SequenceDataset(OrderedLoader):
-    "Batches of a text read in parallel streams, each of which goes on from batch to batch."
+    "Batches of a text in parallel streams, each of which continues from batch to batch."
     def __init__(self,
         tokens:torch.Tensor, # The text, 1-d, integers
         batch_size:int,      # Streams
@@ -69,7 +69,7 @@ class SequenceDataset(OrderedLoader):
     def __len__(self): return math.ceil(self.stream_len/self.seq_len)
     @property
     def stream_len(self):
-        "Tokens to predict in each stream, those that fill up the last included."
+        "Tokens to predict in each stream, including the padding of the last."
         return math.ceil(self.n/self.batch_size)
 
 # %% ../../nbs/data/10_text.ipynb #5571626a
@@ -77,7 +77,7 @@ class SequenceDataset(OrderedLoader):
 def start(self:SequenceDataset,
     epoch:int, # Number of the pass
 )->int:        # Number of the token that it begins with
-    "Where pass `epoch` begins; the text goes on from its end to its beginning."
+    "Where pass `epoch` begins; the text wraps around at its end."
     return mixed_seed(self.seed, epoch)%(self.n+1) if self.shuffle else 0
 
 @patch
@@ -96,14 +96,14 @@ def fetch(self:SequenceDataset,
 # %% ../../nbs/data/10_text.ipynb #b8a8afff
 @patch
 def state_dict(self:SequenceDataset):
-    "Where the loader is, and what its batches depend on."
+    "The position of the loader, and the settings that its batches depend on."
     return {**OrderedLoader.state_dict(self), 'seq_len': self.seq_len}
 
 @patch
 def load_state_dict(self:SequenceDataset,
     state:dict, # What `state_dict` of a loader over the same text returned
 ):
-    "Let the next `iter` go on where `state` was taken."
+    "Let the next `iter` continue where `state` was taken."
     if state.get('seq_len') != self.seq_len: raise ValueError(
         f"SequenceDataset: taken with seq_len={state.get('seq_len')}, this loader has "
         f'seq_len={self.seq_len}: its batches are others; make the loader as it was made then')
@@ -129,7 +129,7 @@ def runs_of(
     tokens, # NumPy array of integers in 0..127
     n:int,  # Length of a run, 1 to 9
 ):          # One integer of 64 bits for each run of `n` tokens
-    "Each run of `n` successive tokens as one integer."
+    "Encode each run of `n` successive tokens as one integer."
     import numpy as np
     if not 1 <= n <= 9: raise ValueError(f'runs_of: `n` must be in 1..9, got {n}: '
                                          'nine 7-bit characters fill an integer of 64 bits')
@@ -147,7 +147,7 @@ def witten_bell(
 def kneser_ney(
     counts, # How often each run was seen, an array
 ):          # What each keeps, and what it gives to shorter contexts
-    "Give a discount, one for runs seen once, one for twice, one for more often."
+    "Give a discount: one for runs seen once, one for twice, one for more often."
     import numpy as np
     seen = [(counts == n).sum() + 1 for n in (1, 2, 3, 4)]  # plus 1: there may be none
     share = seen[0]/(seen[0] + 2*seen[1])
@@ -168,7 +168,7 @@ def ngram_probabilities(
     n:int,                # Longest run, 1 to 9; 3 predicts from two characters
     smoothing=kneser_ney, # Or `witten_bell`, or a function like these
 ):                        # Probability of each token but the first
-    "Predict each token from the `n-1` before it, as it followed them in `train`."
+    "Probability of each token given the `n-1` before it, from the counts in `train`."
     import numpy as np
     probabilities,surroundings = np.full(len(tokens), 1/N_TOKENS),smoothing is kneser_ney
     for k in range(1, n+1):

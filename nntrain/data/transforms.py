@@ -27,7 +27,7 @@ def seed_all(
 
 @contextmanager
 def generators_kept():
-    "Whatever is drawn or seeded inside, the three generators go on as before."
+    "Restore the three generators afterwards, whatever is drawn or seeded inside."
     import numpy as np
     before = random.getstate(),np.random.get_state(),torch.get_rng_state()
     try: yield
@@ -42,7 +42,7 @@ def rows_of(
     rows,     # Numbers of rows
     name:str, # Of the split, for errors
 )->list:      # The rows
-    "Some rows, read together where the dataset can do that."
+    "Read some rows, in one call if the dataset can do that."
     if not hasattr(dataset, 'column_names'): return [dataset[row] for row in rows]
     columns = read_rows(dataset, rows, name)
     return [dict(zip(columns, values)) for values in zip(*columns.values())]
@@ -52,7 +52,7 @@ class KeyedDataset:
     "Rows changed by `transform`, with random numbers that follow from seed, epoch and row alone."
     def __init__(self,
         dataset,          # A `datasets.Dataset`, or anything with a length and `dataset[i]`
-        transform,        # Called with a row, returns what takes its place
+        transform,        # Called with a row, returns the changed row
         name:str='train', # Of the split, for errors
     ):
         self.dataset,self.transform,self.name = dataset,transform,name
@@ -64,7 +64,7 @@ class KeyedDataset:
     def set_epoch(self,
         epoch:int, # Number of the epoch, from 0
     ):
-        "The epoch of rows that are asked for by `self[row]`; the learner calls this."
+        "Set the epoch that `self[row]` uses; the learner calls this."
         self.epoch.fill_(epoch)
         tell_epoch(self.dataset, epoch)
 
@@ -73,7 +73,7 @@ class KeyedDataset:
         seed:int,  # Of the run; `FetchLoader` passes its own
         epoch:int, # Number of the pass
     )->list:       # The rows, changed
-        "Some rows as they are in that epoch of that run, in whatever process."
+        "The changed rows of that epoch and run, the same in every process."
         found = rows_of(self.dataset, rows, self.name)
         with generators_kept():
             return [self._change(value, row, seed, epoch) for value,row in zip(found, rows)]

@@ -19,7 +19,7 @@ import torch
 # %% ../../nbs/inference/04_formats.ipynb #e962365c
 @contextmanager
 def _quietly():
-    "Exporters tell on the way which operators they do not know; they raise if that matters."
+    "Silence the warnings of exporters about unknown operators; they raise if one matters."
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -37,7 +37,7 @@ def as_program(
     shape,               # Of one input, without the batch
     dtype=torch.float32, # Of the inputs
 ):                       # A `torch.export.ExportedProgram`
-    "What `module` computes, for batches of any size."
+    "The program that `module` computes, for batches of any size."
     zeros = torch.zeros(2, *shape, dtype=dtype)
     try:
         with _quietly(), torch.no_grad():
@@ -142,7 +142,7 @@ def check_pt2(
 def from_pt2(
     data:bytes, # A .pt2 file
 )->tuple:       # A function from a batch of inputs to one of outputs, and the info
-    "The program of a file, after it was checked."
+    "Check a file and return its program."
     info = check_pt2(data)[f'extra/{INFO}']
     with _quietly(): run = torch.export.load(io.BytesIO(data)).module()
     return torch.no_grad()(run),info

@@ -41,7 +41,7 @@ def spread(
     values,   # A number; a list with one for each group; a slice, which is spread geometrically
     n:int,    # How many groups
 )->list:      # A number for each group
-    "Values for `n` layer groups."
+    "A value for each of `n` layer groups."
     if isinstance(values, slice):
         low,high = values.start,values.stop
         if low is None: return [high/10]*(n-1) + [high]
@@ -57,7 +57,7 @@ def spread(
 def optimizers_of(
     learn, # A `Learner` whose optimizers exist
 )->list:   # Optimizers, each once; the one in `opt` alone where a variant takes turns
-    "The optimizers that the step to come may use: what acts on gradients or rates acts on them."
+    "The optimizers that the next step may use, for code that acts on gradients or rates."
     named = {name: value for name,value in vars(learn).items() if hasattr(value, 'param_groups')}
     opt = named.pop('opt', None)
     if any(opt is other for other in named.values()): return [opt]  # a GAN says whose turn it is
@@ -103,7 +103,7 @@ class HyperParams:
 
     @property
     def names(self):
-        "What these optimizers have."
+        "The names of the numbers that these optimizers have."
         found = [k for opt in self._opts for group in opt.param_groups[:1]
                  for k in (*group, *_BETAS, 'weight_decay') if _place(group, k)]
         return list(dict.fromkeys(found))
@@ -125,7 +125,7 @@ def shares_of(
     opts,    # Optimizers
     lr=None, # The rate that counts as 1; None: the highest
 )->dict:     # (number of the optimizer, number of the group) -> how many times that rate it learns
-    "The proportions of the learning rates, which stay when one number is set for all."
+    "The ratios of the learning rates, which stay when you set one number for all."
     places = {(n, i): g for n,opt in enumerate(opts) for i,g in enumerate(opt.param_groups)}
     lrs = {at: float(g.get('initial_lr', g['lr'])) for at,g in places.items() if 'lr' in g}
     given = lr is not None and float(lr) in lrs.values()
@@ -148,7 +148,7 @@ def check_one_setter(
     learn, # A `Learner`
     sub,   # A subscriber that has just joined, with the names of what it sets in `sets`
 ):
-    "Two subscribers that set the same number are an error."
+    "Raise if two subscribers set the same number."
     for other in learn.subs:
         both = set(getattr(other, 'sets', ())) & set(sub.sets)
         if other is not sub and both: raise ValueError(f'{type(sub).__name__}: '
@@ -196,7 +196,7 @@ def layer_groups(
 def undecayed(
     model,   # A module
 )->set:      # `id`s of parameters
-    "Parameters that weight decay had better spare: biases, all of one dimension, those of norms."
+    "Parameters that weight decay should spare: biases, vectors, and those of norm layers."
     return {id(p) for module in model.modules() for name,p in module.named_parameters(recurse=False)
             if p.ndim < 2 or name == 'bias' or 'Norm' in type(module).__name__}
 
@@ -205,7 +205,7 @@ def decay_decoupled(
     opt,    # An optimizer with `decoupled` in its groups
     *args,  # What else a hook is given
 ):
-    "Shrink parameters that have a gradient: a hook to be called just before the optimizer's step."
+    "Shrink parameters that have a gradient; a hook for just before the optimizer's step."
     found_inf = getattr(opt, 'found_inf', None)  # of fused optimizers: 1 withholds the step
     for group in opt.param_groups:
         shrink = group['lr']*group['decoupled']
@@ -215,7 +215,7 @@ def decay_decoupled(
 
 # %% ../../nbs/training/01_hyperparams.ipynb #43a2b850
 class GroupedOptim:
-    "An `optim_class` that gives each layer group its own rate, and decays what it is told to."
+    "An `optim_class` that gives each layer group its own rate, and chooses which parameters decay."
     def __init__(self,
         optim_class,    # Called with parameter groups and learning rate
         model,          # The learner's model
@@ -244,7 +244,7 @@ class GroupedOptim:
 
 # %% ../../nbs/training/01_hyperparams.ipynb #cfa3f1e7
 def _param_groups(grouped, layers, lr):
-    "What the optimizer is made of; a layer group is split where some of it does not decay."
+    "The parameter groups of the optimizer; a layer group is split if a part does not decay."
     spare = set() if grouped.decay_all else undecayed(grouped.model)
     found = []
     for i,(layer,ratio) in enumerate(zip(layers, spread(grouped.rates, len(layers)))):
@@ -282,5 +282,5 @@ def freeze(self:Learner,
 @patch
 def unfreeze(self:Learner,
 ):
-    "Freeze nothing."
+    "Unfreeze all layer groups."
     self.freeze_to(0)
