@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['INSIDE', 'HOLDS', 'is_generator', 'loader_generators', 'generator_state', 'get_generators', 'set_generators',
-           'is_stateful', 'copied', 'loaders_of', 'tell_epoch', 'snapshot', 'Stateful']
+           'generators_kept', 'is_stateful', 'copied', 'loaders_of', 'tell_epoch', 'snapshot', 'n_bytes', 'Stateful']
 
 # %% ../nbs/09_state.ipynb #4b1e8792
 import copy
@@ -20,6 +20,8 @@ from itertools import zip_longest
 import torch
 from torch import nn
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+
+from .pubsub import SAVE
 
 # %% ../nbs/09_state.ipynb #2e21de0f
 INSIDE = 'sampler','batch_sampler','dataset','datasets','transform','transforms'
@@ -84,6 +86,15 @@ def set_generators(
         elif hasattr(generator, 'setstate'): generator.setstate(tuples(saved))
         else: generator.set_state(tuples(saved))
 
+
+@contextmanager
+def generators_kept(
+    loaders=(), # Loaders whose own generators are kept too
+):
+    "Whatever is drawn or seeded inside, the random generators go on as before."
+    state = get_generators(loaders)
+    try: yield
+    finally: set_generators(state, loaders)
 
 # %% ../nbs/09_state.ipynb #08f9eaca
 def is_stateful(
@@ -318,15 +329,37 @@ def _load(learn, state, running=None):
     learn.counts,learn.pass_generators = state['counts'],state['pass_generators']
     set_generators(state['generators'], loaders.values())
 
+# %% ../nbs/09_state.ipynb #9ab2010c
+def _warn_of_place(learn, position):
+    "Warn of a state with which a resumed fit would not go on as this one does."
+    sub,event = learn.called() or (None, None)
+    if position is None: warnings.warn('a state from the middle of a batch has no position, and '
+        '`fit(resume=...)` refuses it: take it in `after_batch` at order SAVE or later',
+        stacklevel=3)
+    elif sub and sub.order < SAVE: warnings.warn(
+        f'the state was taken in {learn.name_of(sub)}.{event} at order {sub.order}, before '
+        'subscribers of a later order had their turn: take it at order SAVE or later',
+        stacklevel=3)
+
+# %% ../nbs/09_state.ipynb #9ab2010d
+def n_bytes(
+    value, # Tensors in dicts, lists and tuples, to any depth
+)->int:    # Of the tensors alone
+    "How much memory the tensors in `value` take."
+    if isinstance(value, torch.Tensor): return value.numel()*value.element_size()
+    if isinstance(value, dict): value = value.values()
+    return sum(map(n_bytes, value)) if isinstance(value, (list,tuple,type({}.values()))) else 0
+
 # %% ../nbs/09_state.ipynb #25ce1544
 class Stateful:
     "A learner's state as one dict, loading it, and trying things without a trace."
     def state_dict(self):
         "All that a fit needs to go on as if it had not stopped; copies, not the live tensors."
-        loaders = loaders_of(self.dls)
+        loaders,position = loaders_of(self.dls),self.position()
+        _warn_of_place(self, position)
         grads = {k: p.grad for k,p in _parameters(self).items() if p.grad is not None}
         return copied(dict(
-            position=self.position(), clocks={k: getattr(self, k) for k in CLOCKS},
+            position=position, clocks={k: getattr(self, k) for k in CLOCKS},
             objects={k: v.state_dict() for k,v in _stateful(self).items()}, layout=_layout(self),
             gradients=grads, counts=self.counts,
             loaders={k: v.state_dict() for k,v in loaders.items() if is_stateful(v)},
@@ -351,7 +384,7 @@ class Stateful:
     def position(self):
         "What comes next; None in the middle of a batch."
         running = self.open_phases
-        if not running: return self.stopped_at
+        if not running: return self.stopped_at or None
         at = {'level': 'batch', 'epoch': self.epoch, 'pass': self.pass_index}
         begun = self.pass_done or self.batch is not None
         if {'train','validate'} & {*running} or 'epoch' in running and not begun:
@@ -415,3 +448,25 @@ class Stateful:
             if not observers: self.mute_observers()
             yield self
 
+    def snapshot(self,
+        name:str, # What to call it; an older one of that name is forgotten
+    )->int:       # Its size in bytes
+        "Keep the state of the run in memory."
+        state = self.state_dict()
+        kept = self._kept = getattr(self, '_kept', {})
+        kept[name] = lambda: state  # a function: a rehearsal would copy what it finds in a dict
+        return n_bytes(state)
+
+    def restore(self,
+        name:str, # As given to `snapshot`
+    ):
+        "Go back to a state that was kept; not in the middle of a fit."
+        kept = getattr(self, '_kept', {})
+        if name not in kept: raise KeyError(f'no snapshot {name!r}; there are {sorted(kept)}: '
+                                            'call `learn.snapshot(name)` first')
+        if self.fitting: raise RuntimeError(
+            '`restore` was called inside `fit`: wait for its end')
+        state = kept[name]()
+        if 'opt' not in state['objects']: self.opt = None  # it was made by a fit since
+        self.load_state_dict(state)
+        self.stopped_at = state['position']
