@@ -14,7 +14,8 @@ from weakref import WeakKeyDictionary
 import torch
 from fastcore.basics import patch
 from torch import nn
-from ..learner import Learner
+from torch.utils.weak import WeakIdKeyDictionary
+from ..learner import Learner, check_optimized
 
 # %% ../../nbs/training/01_hyperparams.ipynb #9ccce86f
 _BETAS = dict(momentum=0, beta2=1)
@@ -257,21 +258,34 @@ def _param_groups(grouped, layers, lr):
             found.append(group)
     return found
 
+# %% ../../nbs/training/01_hyperparams.ipynb #fd6ad542
+HELD = WeakIdKeyDictionary()   # parameters that `freeze_to` froze: those it may unfreeze
+
+def divided(
+    learn, # A `Learner`
+    n,     # As for `freeze_to`
+)->tuple:  # Two lists of layer groups: those that it freezes, and the others
+    "The layer groups before and from the `n`-th."
+    groups = getattr(learn.optim_class, 'layer_groups', None) or layer_groups(learn.model)
+    if not -len(groups) <= n <= len(groups): raise ValueError(
+        f'freeze_to: `n` must be in {-len(groups)}..{len(groups)}, got {n}: there are '
+        f'{len(groups)} layer groups')
+    first = n if n >= 0 else len(groups)+n
+    return groups[:first],groups[first:]
+
 # %% ../../nbs/training/01_hyperparams.ipynb #fd6ad543
 @patch
 def freeze_to(self:Learner,
     n:int,  # How many of the first layer groups to freeze; negative: all but so many
 ):
-    "Freeze the first `n` layer groups and unfreeze the others."
-    groups = getattr(self.optim_class, 'layer_groups', None) or layer_groups(self.model)
-    if not -len(groups) <= n <= len(groups): raise ValueError(
-        f'freeze_to: `n` must be in {-len(groups)}..{len(groups)}, got {n}: there are '
-        f'{len(groups)} layer groups')
-    first = n if n >= 0 else len(groups)+n
-    for i,group in enumerate(groups):
-        for p in group:
-            p.requires_grad_(i >= first)
-            if not p.requires_grad: p.grad = None
+    "Freeze the first `n` layer groups; of the others unfreeze what this method had frozen."
+    frozen,trained = divided(self, n)
+    for p in (p for group in frozen for p in group):
+        if p.requires_grad: HELD[p] = True
+        p.requires_grad_(False).grad = None
+    for p in (p for group in trained for p in group):
+        if HELD.pop(p, False): p.requires_grad_(True)
+    if self.fitting: check_optimized(self)
 
 @patch
 def freeze(self:Learner,
@@ -282,5 +296,5 @@ def freeze(self:Learner,
 @patch
 def unfreeze(self:Learner,
 ):
-    "Unfreeze all layer groups."
+    "Unfreeze whatever `freeze` and `freeze_to` had frozen."
     self.freeze_to(0)

@@ -58,10 +58,12 @@ class ActivationRegularizationS(Subscriber):
 def is_frozen(
     model, # A module
     norm,  # A batch norm in it
-)->bool:   # Whether its parameters are frozen; without parameters, those of the model around it
-    "Whether nothing can learn to follow what the norm collects."
-    own = [*norm.parameters()] or [*model.parameters()]
-    return not any(p.requires_grad for p in own)
+)->bool:   # Whether its parameters are frozen; without any, those of the layer before or after it
+    "Whether a norm is frozen; one without parameters goes with its neighbour."
+    layers = [m for m in model.modules() if m is norm or [*m.parameters(recurse=False)]]
+    at = [m is norm for m in layers].index(True)
+    near = norm if [*norm.parameters()] else (layers[:at][-1:] or layers[1:2] or [norm])[0]
+    return not any(p.requires_grad for p in near.parameters(recurse=False))
 
 class BatchNormFreezeS(Subscriber):
     "Keep batch norms from collecting statistics while training."
@@ -71,5 +73,5 @@ class BatchNormFreezeS(Subscriber):
 
     def before_epoch(self, learn):
         for module in learn.model.modules():
-            if not isinstance(module, torch.nn.modules.batchnorm._BatchNorm): continue
+            if not isinstance(module, torch.nn.modules.batchnorm._NormBase): continue
             if not self.frozen_only or is_frozen(learn.model, module): module.eval()

@@ -15,8 +15,8 @@ from fastcore.meta import delegates
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from .curves import (flat_cos, one_cycle, planned_steps, position, rise_fall,
                             steps_per_pass, warm_restarts)
-from .hyperparams import (GroupedOptim, HyperParams, check_one_setter,
-                            optimizers_of, spread)
+from .hyperparams import (HELD, GroupedOptim, HyperParams, check_one_setter,
+                            divided, optimizers_of, spread)
 from ..learner import as_subs
 from ..pubsub import Subscriber
 from ..learner import Learner
@@ -276,17 +276,46 @@ class FreezeS(Subscriber):
     "Freeze layer groups at given epochs; at the end of the fit put all back."
     def __init__(self,
         at:dict,  # Epoch -> as for `freeze_to`, from then on: `{0: -1, 2: 0}` unfreezes at epoch 2
-    ): self.at,self.before = dict(sorted(at.items())),{}
+    ): self.at,self.before = dict(sorted(at.items())),[]
 
     def before_fit(self, learn):
-        self.before = {p: p.requires_grad for p in learn.model.parameters()}
+        self.trains = 'train' in dict(learn.passes)
+        if self.trains: check_plan(learn, self.at)
+        self.before = [(p, p.requires_grad, p in HELD) for p in learn.model.parameters()]
     def before_full_epoch(self, learn):
         due = [n for epoch,n in self.at.items() if epoch <= learn.epoch]
-        if due: learn.freeze_to(due[-1])
+        if due and self.trains: learn.freeze_to(due[-1])
     def cleanup_fit(self, learn):
-        for p,needs_grad in self.before.items(): p.requires_grad_(needs_grad)
+        for p,needs_grad,held in self.before:
+            p.requires_grad_(needs_grad)
+            HELD.pop(p, None)
+            if held: HELD[p] = True
+        self.before = []
     def planned_events(self, learn, epochs):
         return [(epoch, f'freeze_to {n}' if n else 'unfreeze') for epoch,n in self.at.items()]
+
+# %% ../../nbs/training/03_schedule.ipynb #e2e850e9
+def check_plan(
+    learn, # A `Learner` whose optimizers exist
+    at,    # Epoch -> as for `freeze_to`
+):
+    "Raise what a plan of freezing cannot do, before training."
+    inside = {id(p) for o in learn.optimizers for g in o.param_groups for p in g['params']}
+    names = {id(p): name for name,p in learn.model.named_parameters()}
+    can_train = lambda p: p.requires_grad or p in HELD
+    parts = [divided(learn, n) for n in at.values()]
+    acts = any(can_train(p) for frozen,_ in parts for group in frozen for p in group) or any(
+        p in HELD for _,trained in parts for group in trained for p in group)
+    for epoch,(_,trained) in zip(at, parts):
+        for group in trained:
+            outside = [p for p in group if id(p) not in inside]
+            mine = not any(map(can_train, group))   # frozen as a whole before any `freeze_to`
+            missing = [p for p in outside if mine or can_train(p)]
+            if missing: raise ValueError(f'FreezeS: `{names[id(missing[0])]}` is to be unfrozen at '
+                f'epoch {epoch}, and no optimizer has it: make the optimizer with all parameters')
+            if mine and not acts: raise ValueError(f'FreezeS: `{names[id(group[0])]}` is to be '
+                f'unfrozen at epoch {epoch}, but you froze it yourself, so it would stay frozen: '
+                'freeze it with `learn.freeze_to` instead')
 
 # %% ../../nbs/training/03_schedule.ipynb #85ae94c1
 @patch
@@ -307,5 +336,6 @@ def fine_tune(self:Learner,
     self.fit_one_cycle(freeze_epochs, base_lr, pct_start=0.99, subs=[FreezeS({0: -1}), *subs],
                   **fit)
     top = base_lr/2
+    self.unfreeze()   # what `freeze` had frozen before; not what you froze yourself
     self.fit_one_cycle(epochs, slice(top/lr_mult, top), pct_start=pct_start, div=div, subs=subs,
                   **fit)
