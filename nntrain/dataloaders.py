@@ -106,8 +106,11 @@ def target_columns(
     if not found: found = [name for name in columns if class_names(split, name)]
     if not found: found = _beside_pictures(split, columns)
     if len(found) == 1 or len(columns) == 1: return found
+    likely = [name for name in columns if not name.endswith(('_ids', 'mask', 'pixel_values'))]
+    cure = f'name the target, as in `target={likely[-1]!r}`' if likely else (
+        'none of these is one: give a `collate_fn` that makes it')
     raise ValueError(f'from_hf_dd: which of the columns {list(columns)} is the target? Expected '
-        f"one called 'label' or 'labels'; name the target, as in `target={columns[-1]!r}`")
+        f"one called 'label' or 'labels'; {cure}")
 
 # %% ../nbs/01_dataloaders.ipynb #cc2da005
 def _target_last(split, columns, target):
@@ -176,7 +179,7 @@ def _renumber(split, name, column, ours, theirs):
 def _classes(split, target):
     "Names of the classes of the target column, if it is known and has them."
     try: found = target_columns(split, _known_columns(split) or split.column_names, target)
-    except (AttributeError,ValueError): return None
+    except (AttributeError,TypeError,ValueError): return None  # TypeError: no columns are known
     return class_names(split, found[0]) if len(found) == 1 else None
 
 # %% ../nbs/01_dataloaders.ipynb #230bd49c
