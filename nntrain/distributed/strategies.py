@@ -21,7 +21,7 @@ from torch.nn.parallel import DistributedDataParallel
 def checksum(
     model:nn.Module, # Any module
 )->int:              # Of all parameters and buffers, bit by bit
-    "One number that differs when one bit of a model does."
+    "One number that changes with any bit of a model."
     found = 0
     for tensor in model.state_dict().values():
         data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
@@ -42,13 +42,13 @@ def check_alike(
 def send_weights(
     model:nn.Module, # The whole model; gets the weights of rank 0
 ):
-    "Rank 0's parameters and buffers to all."
+    "Send rank 0's parameters and buffers to all ranks."
     for tensor in model.state_dict().values():
         if dist.is_initialized(): dist.broadcast(tensor, 0)
 
 # %% ../../nbs/distributed/03_strategies.ipynb #76cda71b
 class Replicas:
-    "The whole model on each rank; gradients are averaged while the backward pass runs."
+    "The whole model on each rank; gradients are averaged during the backward pass."
     def __init__(self,
         learn,    # A `Learner`, or anything with `model`, which gets the weights of rank 0
         **options # For `DistributedDataParallel`, such as `find_unused_parameters`
@@ -74,7 +74,7 @@ class Replicas:
 def blocks(
     model:nn.Module, # Any module
 )->list:             # Modules with parameters, each with a `forward` of its own
-    "The parts that are gathered one after the other: the children, those of lists one by one."
+    "The modules to gather separately: the children, and the items of lists."
     found = []
     for child in model.children():
         if isinstance(child, (nn.ModuleList,nn.ModuleDict)): found += blocks(child)
@@ -86,7 +86,7 @@ def cut_like(
     value, # A tensor, whole on each rank
     like,  # A `DTensor` of the same shape, or anything else
 ):         # This rank's share of it as a `DTensor`, if `like` is one
-    "Cut a tensor as another one is cut."
+    "Divide a tensor in the same way as another one."
     from torch.distributed.tensor import DTensor, distribute_tensor
     if not isinstance(like, DTensor) or not isinstance(value, torch.Tensor): return value
     if isinstance(value, DTensor) or value.shape != like.shape: return value
@@ -96,7 +96,7 @@ def cut_like(
 def whole(
     value, # Tensors in dicts and lists, of which some may be shares
 ):         # The same, whole on each rank
-    "Gather what is spread over ranks."
+    "Gather a tensor that is divided among ranks."
     if isinstance(value, dict): return {k: whole(v) for k,v in value.items()}
     if isinstance(value, list): return [whole(v) for v in value]
     return value.full_tensor() if hasattr(value, 'full_tensor') else value
@@ -131,7 +131,7 @@ class Shares:
 # %% ../../nbs/distributed/03_strategies.ipynb #f5da2033
 @patch
 def _hook(self:Shares, model, opt):
-    "Let states be whole, and loading cut them."
+    "Make `state_dict` gather and `load_state_dict` divide."
     def save_model(module, state, prefix, metadata):
         if prefix: return
         self._say('model')
@@ -154,14 +154,14 @@ def _hook(self:Shares, model, opt):
 
 # %% ../../nbs/distributed/03_strategies.ipynb #929ad438
 @patch
-def average(self:Shares, gradients): "Nothing to do: they are averages already."
+def average(self:Shares, gradients): "Nothing to do: FSDP has already averaged them."
 @patch
 def _say(self:Shares, word):
     if not self.silent: told(word)
 
 @patch
 def answer(self:Shares, learn, word):
-    "Gather what rank 0 gathers: 'model' or 'opt'."
+    "Gather the same as rank 0: 'model' or 'opt'."
     self.silent = True
     try: return getattr(learn, word).state_dict()
     finally: self.silent = False
@@ -169,7 +169,7 @@ def answer(self:Shares, learn, word):
 @patch
 @torch.no_grad()
 def close(self:Shares, learn):
-    "The whole weights back into the user's own model; after an error they are out of reach."
+    "Return the whole weights to the learner's model; after an error they cannot be gathered."
     if learn.error is not None: return learn.error.add_note(
         'the weights are spread over the ranks: go on from a checkpoint')
     state = self.answer(learn, 'model')

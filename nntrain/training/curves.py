@@ -14,7 +14,7 @@ from ..state import loaders_of
 
 # %% ../../nbs/training/02_curves.ipynb #e383aad3
 class Curve:
-    "A function of progress that prints as it was made."
+    "A function of progress that prints as the call that made it."
     def __init__(self,
         fn,        # Called with the progress, in `[0, 1]`, returns a number
         text:str,  # How to print it
@@ -30,7 +30,7 @@ class Curve:
 def constant(
     value, # The value
 )->Curve:
-    "Always the same."
+    "The same value in each step."
     return Curve(lambda progress: value, f'constant({value})')
 
 # %% ../../nbs/training/02_curves.ipynb #10b42fc7
@@ -64,7 +64,7 @@ def polynomial(
     end,      # Value at 1
     power=2., # Above 0; 1 is a straight line, more falls fast and then slowly
 )->Curve:
-    "A power of what is left to do."
+    "A power of the remaining progress."
     if not power > 0: raise ValueError(f'polynomial: `power` must be above 0, got {power}')
     def fn(p):
         left = (1-p)**power
@@ -123,7 +123,7 @@ def warm_restarts(
     n_cycles=3, # How many cycles, at least 1
     mult=2.,    # How many times as long as the one before each cycle is
 )->Curve:
-    "A cosine from `start` to `end`, again and again."
+    "A cosine from `start` to `end`, repeated."
     lengths = [mult**i for i in range(n_cycles)]
     curve = combine([n/sum(lengths) for n in lengths], [cosine(start, end)]*n_cycles)
     return Curve(curve.fn, f'warm_restarts({start}, {end}, {n_cycles}, {mult})')
@@ -133,7 +133,7 @@ def position(
     done:int, # How many steps are done
     n:int,    # Of how many
 )->float:     # 0 before the first step, 1 before the last; of a single step 1
-    "The progress when `done` of `n` steps are done."
+    "The progress after `done` of `n` steps."
     return 1. if done >= n-1 else done/(n-1)
 
 # %% ../../nbs/training/02_curves.ipynb #721395a3

@@ -21,7 +21,7 @@ def has_gradients(opt):
     return any(p.grad is not None for g in opt.param_groups for p in g['params'])
 
 def unscaled(scaler, optimizers):
-    "Divide the gradients of all optimizers by the scale; 1. if any of them overflowed, else 0."
+    "Divide the gradients of all optimizers by the scale; return 1. if any overflowed, else 0."
     for opt in optimizers: scaler.unscale_(opt)
     flags = [f for opt in optimizers for f in scaler._found_inf_per_device(opt).values()]
     return torch.stack([f.to(flags[0].device) for f in flags]).amax()
@@ -30,7 +30,7 @@ def unscaled(scaler, optimizers):
 DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 
 class MixedPrecisionS(Subscriber):
-    "Predict and compute the loss in 16 bits; in fp16 scale the loss and skip what overflows."
+    "Predict and compute the loss in 16 bits; in fp16 scale the loss and skip steps that overflow."
     order,state_names = PRECISION,('n_skipped','in_a_row','unread')
     def __init__(self,
         dtype:str='bf16',        # 'bf16' has the range of float32; 'fp16' is scaled, for old GPUs
@@ -55,7 +55,7 @@ class MixedPrecisionS(Subscriber):
         self.n_skipped,self.in_a_row,self.unread = 0,0,torch.zeros(0)
 
     def open(self, learn):
-        "Enter autocast; contexts are made once and used again."
+        "Enter autocast; contexts are made once and reused."
         self.depth += 1
         if len(self.contexts) < self.depth:
             self.contexts.append(torch.autocast(self.device, self.dtype))
@@ -87,7 +87,7 @@ class MixedPrecisionS(Subscriber):
         self.scaled,self.finish = [],[]
 
     def withhold(self, learn, found):
-        "Have the device refuse the step; three numbers there count, and are read after the pass."
+        "Let the device withhold the step; three counters there are read after the pass."
         self.before = learn.withheld   # a batch that is left out for another reason is no overflow
         counted = found if self.before is None else found*(1-self.before)
         n,run,longest = self.unread if len(self.unread) else found.new_zeros(3)
@@ -127,7 +127,7 @@ def to_fp16(self:Learner):
 def fused(
     optim_class, # A class of torch.optim, or a `partial` of one
 ):               # A `partial` of it, for `Learner(optim_class=...)`
-    "The same optimizer, stepping all parameters in one kernel."
+    "The same optimizer, which updates all parameters in one kernel."
     weight = torch.nn.Parameter(torch.zeros(1))
     try: optim_class([weight], lr=.1, fused=True)
     except TypeError: raise TypeError(f'fused: {getattr(optim_class, "__name__", optim_class)} has '
@@ -139,7 +139,7 @@ def compile_in_place(
     model:torch.nn.Module, # Any module; its parameters keep their names
     **kwargs               # As for `torch.compile`
 ):
-    "Compile what `model(...)` does, also where `model` is one of torch's own containers."
+    "Compile the call `model(...)`, even if `model` is one of torch's own containers."
     def call(*args, **kwargs): return model._call_impl(*args, **kwargs)
     model._compiled_call_impl = torch.compile(call, **kwargs)
 
@@ -155,7 +155,7 @@ class CompileS(Subscriber):
 
 # %% ../../nbs/training/09_precision.ipynb #af4e9cd8
 class ChannelsLastS(Subscriber):
-    "Model and pictures in the memory format `channels_last`; the numbers stay the same."
+    "Put model and pictures into the memory format `channels_last`; the numbers stay the same."
     order = PRECISION
     def before_fit(self, learn): learn.model.to(memory_format=torch.channels_last)
     def before_batch(self, learn):
