@@ -24,6 +24,7 @@ test-faults: .venv/dev
 
 notebooks: .venv/dev
 	$(BIN)/nbdev_export
+	$(BIN)/python tools/stubs.py
 	$(BIN)/python tools/run_nbs.py
 	$(BIN)/python tools/readme.py
 

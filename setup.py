@@ -1,11 +1,26 @@
 """Packaging for an nbdev project: every value comes from settings.ini, so edit that file."""
+import runpy
 import shlex
 from configparser import ConfigParser
 from pathlib import Path
 
 import setuptools
+from setuptools.command.build_py import build_py
 
 here = Path(__file__).resolve().parent
+docstrings = runpy.run_path(str(here/'tools/docstrings.py'))
+
+
+class BuildWithDocs(build_py):
+    "Copies the modules; the comments beside parameters go into their docstrings, too."
+    def build_module(self, module, module_file, package):
+        copied = super().build_module(module, module_file, package)
+        source = Path(module_file).read_text(encoding='utf-8')
+        if not self.editable_mode: Path(copied[0]).write_text(
+            docstrings['with_parameters'](source), encoding='utf-8')
+        return copied
+
+
 parser = ConfigParser(delimiters=['='])
 parser.read(here/'settings.ini', encoding='utf-8')
 cfg = parser['DEFAULT']
@@ -47,7 +62,9 @@ setuptools.setup(
         f"Natural Language :: {cfg['language'].title()}",
         *(f'Programming Language :: Python :: 3.{i}' for i in range(minor, 14))],
     packages=setuptools.find_packages(include=[cfg['lib_path'], cfg['lib_path'] + '.*']),
-    package_data={cfg['lib_path']: ['py.typed', 'data/*.parquet', 'data/README.md']},
+    package_data={'': ['*.pyi'],
+                  cfg['lib_path']: ['py.typed', 'data/*.parquet', 'data/README.md']},
+    cmdclass={'build_py': BuildWithDocs},
     include_package_data=False,
     python_requires=f">={cfg['min_python']}",
     install_requires=requirements('requirements'),

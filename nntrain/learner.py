@@ -11,7 +11,7 @@ __all__ = ['SEQUENCES', 'TARGETS', 'PROPORTIONS', 'METHODS', 'BatchViews', 'Lear
 import inspect
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from importlib import import_module
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from weakref import WeakKeyDictionary
 import torch
 from fastcore.basics import patch
 from torch import nn
+from torch.optim import SGD, Optimizer
 from .pubsub import MEASURE, PRECISION, PublishEvents, Publisher, Subscriber
 from .state import Stateful, get_generators, loaders_of, set_generators, tell_epoch
 
@@ -70,13 +71,13 @@ class BatchViews:
 class Learner(Publisher, Stateful, BatchViews):
     "A model, its data, and the loop that trains the one on the other."
     def __init__(self,
-        model,                       # Module to train; called with the inputs of a batch
-        dls,                         # Anything with `train` and `valid`; `valid` may be None
-        loss_fn,                     # Called with predictions and targets, returns a scalar
-        optim_class=torch.optim.SGD, # Called with parameters and learning rate
-        lr=0.01,                     # Learning rate, above 0; 0.01 is SGD's usual start
-        subs=(),                     # Subscribers, or one
-        n_inp=None,                  # Number of inputs in a batch; None means all but the last
+        model:nn.Module,  # Module to train; called with the inputs of a batch
+        dls,              # Anything with `train` and `valid`; `valid` may be None
+        loss_fn:Callable, # Called with predictions and targets, returns a scalar
+        optim_class:Callable[..., Optimizer]=SGD, # Called with parameters and learning rate
+        lr:float|torch.Tensor=0.01,               # Above 0; 0.01 is SGD's usual start
+        subs:Subscriber|Sequence[Subscriber]=(),  # Subscribers, or one
+        n_inp:int|Callable|None=None, # Inputs in a batch; None means all but the last
     ):
         check_lr(lr)
         self.model,self.dls,self.loss_fn,self.n_inp = model,dls,loss_fn,n_inp
@@ -156,7 +157,6 @@ class Learner(Publisher, Stateful, BatchViews):
     def backward(self): self.loss_grad.backward()
     def step(self): self.opt.step(*self.step_args)
     def zero_grad(self): self.opt.zero_grad()
-
 
 # %% ../nbs/02_learner.ipynb #dadbfaf9
 SEQUENCES = frozenset((tuple, list))
@@ -555,8 +555,8 @@ def fit(self:Learner,
     epochs:int,          # How many epochs
     train:bool=True,     # Whether to train
     valid:bool=True,     # Whether to validate, if there is a loader for it
-    subs=(),             # Subscribers for this fit alone
-    lr=None,             # Learning rate of this fit alone
+    subs:Subscriber|Sequence[Subscriber]=(), # Subscribers for this fit alone
+    lr:float|torch.Tensor|None=None,         # Learning rate of this fit alone
     reset_opt:bool=True, # Whether to make a new optimizer
     resume=None,         # A `state_dict` to go on from, or what a `find_state` understands
 ):
@@ -600,7 +600,6 @@ def optimizers(self:Learner):
     "All optimizers among the attributes, each once: what acts before a step acts on all of them."
     return [*{id(opt): opt for opt in optimizers_of(self).values()}.values()]
 
-
 # %% ../nbs/02_learner.ipynb #10b4c6de
 METHODS = {name: module for module,names in {
     'lrfind': 'lr_find',
@@ -640,8 +639,7 @@ for name,module in METHODS.items(): setattr(Learner, name, PageMethod(name, modu
 
 # %% ../nbs/02_learner.ipynb #19db3f04
 def as_subs(
-    subs,   # Subscribers in a list or tuple, or one of them
-)->tuple:   # The same as a tuple
+    subs:Subscriber|Sequence[Subscriber], # Subscribers in a list or tuple, or one of them
+)->tuple:                                 # The same as a tuple
     "One subscriber alone may stand without brackets; the list of the caller is never changed."
     return (subs,) if isinstance(subs, Subscriber) else tuple(subs)
-

@@ -16,8 +16,10 @@ import inspect
 import math
 import re
 import warnings
+from collections.abc import Callable
 from functools import partial, wraps
 from types import MethodType
+from typing import Any
 
 # %% ../nbs/03_pubsub.ipynb #2fe4eb02
 class CancelException(Exception): "Ends the running phase that it names, which is no error."
@@ -74,7 +76,8 @@ class PublishEvents:
         cancel=None, # Exception that ends it; of the ten phases above their own, else none
     ): self.phase,self.cancel = phase,cancel or CANCEL.get(phase)
 
-    def __call__(self, body): return _phase(body, self.phase, self.cancel)
+    def __call__(self, body:Callable[[Any], Any])->Callable[[Any], bool]:
+        return _phase(body, self.phase, self.cancel)
 
 def phases(
     cls:type, # A class with published methods

@@ -353,7 +353,7 @@ def n_bytes(
 # %% ../nbs/09_state.ipynb #25ce1544
 class Stateful:
     "A learner's state as one dict, loading it, and trying things without a trace."
-    def state_dict(self):
+    def state_dict(self)->dict:
         "All that a fit needs to go on as if it had not stopped; copies, not the live tensors."
         loaders,position = loaders_of(self.dls),self.position()
         _warn_of_place(self, position)

@@ -12,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 from pages import DEF, ROOT, Page, imports, n_lines, own_imports, page_paths, text_of
+from stubs import outdated
 
 LINE, PROSE = 100, 1.5  # columns; words per line of code, on pages of more than 40 lines
 FIRST = 5               # the page's main name runs within so many code cells
@@ -285,7 +286,7 @@ def check_package(pages):
              for path in sorted(package.rglob('*.py')) if path.name != '__init__.py'}
     for name in sorted((files.keys() ^ modules) - NO_PAGE):
         yield f'nntrain.{name}: ' + ('no notebook makes it' if name in files else 'is missing')
-    n = len([path for path in package.iterdir() if path.name[0] not in '_.'])
+    n = len([p for p in package.iterdir() if p.name[0] not in '_.' and p.suffix != '.pyi'])
     if n > N_ENTRIES: yield f'nntrain/: {n} entries stand directly in it, at most {N_ENTRIES}'
     yield from check_all(files['all'].read_text(encoding='utf-8'))
     for name, path in files.items():
@@ -325,6 +326,11 @@ def check_methods(pages):
                   f'the page that patches it is {patched.get(name)!r}'
 
 
+def check_stubs():
+    "What type checkers are told against the modules."
+    for path in outdated(): yield f'{path} is out of date: run python tools/stubs.py'
+
+
 def check_scripts():
     "The lines of hand-written Python files."
     for path in [ROOT/'setup.py', ROOT/'nntrain/all.py', *sorted(ROOT.glob('tools/*.py')),
@@ -358,7 +364,7 @@ def main():
     for page, cell, message in found:
         where = f'nbs/{page.name}.ipynb' if page else 'nntrain'
         lines.append(f"{where}{f' cell {cell.id}' if cell else ''}: {message}")
-    lines += [*check_package(pages), *check_methods(pages), *check_scripts()]
+    lines += [*check_package(pages), *check_methods(pages), *check_stubs(), *check_scripts()]
     print(*lines, sep='\n', end='\n' if lines else '')
     return 1 if lines else 0
 

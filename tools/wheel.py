@@ -22,6 +22,8 @@ import importlib.util, sys
 missing = [name for name in ('nbdev', 'IPython', 'execnb') if importlib.util.find_spec(name)]
 assert not missing, f'the environment should be without {missing}'
 import nntrain.all
+fit = nntrain.all.Learner.fit
+assert 'epochs : int' in fit.__doc__ and 'How many epochs' in fit.__doc__, fit.__doc__
 print(nntrain.__version__)
 print(nntrain.__file__)
 """
@@ -43,7 +45,8 @@ def build(folder):
     run(sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '-w', folder, '.')
     path, = Path(folder).glob('nntrain-*.whl')
     names = set(zipfile.ZipFile(path).namelist())
-    wanted = {DATA, *(path.relative_to(ROOT).as_posix() for path in ROOT.glob('nntrain/**/*.py'))}
+    wanted = {DATA, *(path.relative_to(ROOT).as_posix() for path in ROOT.glob('nntrain/**/*.py*')
+                      if path.suffix in ('.py', '.pyi'))}
     extra = [name for name in names if not name.startswith('nntrain')]
     if wanted - names or extra: sys.exit(f'{path.name} lacks {wanted - names}, has also {extra}')
     print(f'{path.name}: {len(names)} files')
