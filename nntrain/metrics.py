@@ -201,7 +201,7 @@ def row_text(
 # %% ../nbs/04_metrics.ipynb #ee91b3c0
 class MetricsS(Subscriber):
     "Fill `learn.row` with loss and metrics of each pass; print it unless others show it."
-    order = MEASURE
+    order,rank = MEASURE,0
     def __init__(self, *metrics,
         show:bool=True, # False prints no rows
         **named
@@ -211,8 +211,8 @@ class MetricsS(Subscriber):
 
     def before_fit(self, learn):
         alike = [s for s in learn.subs if isinstance(s, MetricsS)]
-        self.prints = self.show and self is alike[-1] and not any(
-            getattr(s, 'shows_rows', False) for s in learn.subs)
+        self.prints = self.show and not self.rank and self is alike[-1] and not any(
+            sub.shows_rows for sub in learn.subs)
     def before_epoch(self, learn): self.columns.reset()
     def after_batch(self, learn):
         if learn.preds is None and self.metrics: raise ValueError(
@@ -225,6 +225,7 @@ class MetricsS(Subscriber):
         learn.row.update(self.columns.compute())
         if self.prints: print(row_text(learn.row))
     def cleanup_epoch(self, learn): self.columns.loss.reset()   # the state of a pass ends with it
+    def cleanup_fit(self, learn): self.rank = 0
 
 # %% ../nbs/04_metrics.ipynb #c9428bf9
 @patch
@@ -254,5 +255,6 @@ def load_state_dict(self:MetricsS,
 def on_ranks(self:MetricsS,
     ranks, # What can be asked of several processes
 ):
-    "Let the columns hold the sums of all ranks at the end of each pass."
+    "Let the columns hold the sums of all ranks at the end of each pass; rank 0 prints them."
     ranks.add_up(self, self.columns.by_name)
+    self.rank = ranks.rank

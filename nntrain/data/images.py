@@ -19,7 +19,7 @@ from torch import nn
 
 from .decode import decode_split
 from .collate import load_digits
-from .transforms import generators_kept
+from ..state import generators_kept
 
 # %% ../../nbs/data/09_images.ipynb #5c060e46
 def read_dataset(

@@ -107,7 +107,7 @@ class DistributedS(Subscriber):
             f'{", ".join(STRATEGIES)}, got {strategy!r}')
         self.how,self.timeout,self.weights,self.options = strategy,timeout,weights,options
         self.place,self.strategy,self.depth,self.ears = my_place(),None,0,()
-        self.padded = self.fresh = self.unsynced = self.shows_rows = False
+        self.padded = self.fresh = self.unsynced = False
         self._learn,self.last = (lambda: None),None
 
     def after_create(self, learn):
@@ -120,7 +120,7 @@ class DistributedS(Subscriber):
         if self.depth > 1: return    # a fit inside a rehearsal
         self.place,self._learn,self.raw = start_ranks(self.timeout),weakref.ref(learn),learn.model
         self.padded = self.unsynced = False
-        self.shows_rows,self.last = self.place.rank > 0,None   # so that `MetricsS` prints on rank 0
+        self.last = None
         self.ranks,self.loss = Ranks(self.place, self.weights),RankLoss(self.weights)
         self.control = Control(self.place, self.answer)
         loaders = loaders_of(learn.dls)

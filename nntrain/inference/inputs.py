@@ -22,7 +22,7 @@ from ..dataloaders import is_hf_dataset
 from .predict import sequential
 from ..data.collate import is_image, scale_pixels, stack_column
 from ..state import loaders_of
-from ..data.transforms import generators_kept
+from ..state import generators_kept
 from ..learner import Learner, split_batch
 
 # %% ../../nbs/inference/03_inputs.ipynb #ac5e4b63

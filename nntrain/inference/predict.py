@@ -24,7 +24,7 @@ from ..pubsub import DECIDE, TRANSFORM, CancelLossException
 from ..data.samplers import sample_losses
 from ..state import loaders_of
 from ..data.streams import StreamLoader
-from ..data.transforms import generators_kept
+from ..state import generators_kept
 from ..learner import Learner, first_of
 
 # %% ../../nbs/inference/01_predict.ipynb #1be830c5
@@ -234,7 +234,7 @@ def validate(self:Learner,
     with _trying(self, find_loader(self, dl)):
         metrics = [deepcopy(sub) for sub in self.subs if isinstance(sub, MetricsS)]
         metrics = metrics or [MetricsS()]
-        for sub in metrics: sub.shows_rows = True          # so that none of them prints
+        for sub in metrics: sub.show = False               # none of them prints
         self.on('after_epoch', lambda self: kept.update(self.row), order=DECIDE)
         self.fit(1, train=False, subs=metrics)
     return {name: value for name,value in kept.items() if name not in ('epoch', 'mode')}

@@ -23,9 +23,10 @@ except ImportError as error: raise ImportError(
 from ..data.loaders import TensorLoader
 from ..dataloaders import DataLoaders
 from ..learner import Learner, as_subs
+from ..metrics import MetricsS
 from ..pubsub import MEASURE
 from ..tracking.recorder import RecorderS
-from ..state import get_generators, set_generators
+from ..state import generators_kept
 
 # %% ../../nbs/interop/01_sklearn.ipynb #0ca94ffd
 def mlp(
@@ -101,8 +102,7 @@ class LearnerEstimator(BaseEstimator):
     def train(self, x, y, n_outputs, epochs, new):
         "Train a new network, or go on with the one there is, with random numbers of its own."
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
-        generators = get_generators()
-        try:
+        with generators_kept():
             if new: self.start(n_outputs, seed)
             first,held = split_tensors([x, y], self.valid_share, seed)
             seed += self.n_epochs_     # each epoch of `partial_fit` has an order of its own
@@ -110,11 +110,11 @@ class LearnerEstimator(BaseEstimator):
             valid = held and self.loader(held, batch_size=self.batch_size)
             torch.manual_seed(seed)
             subs,recorder = copy.deepcopy(as_subs(self.subs)),RecorderS()
-            recorder.shows_rows = True  # so that a search over a hundred fits prints nothing
+            for sub in subs:  # a search over a hundred fits prints nothing
+                if isinstance(sub, MetricsS): sub.show = False
             learn = self.make_learner(DataLoaders(train, valid), [*subs, recorder])
             learn.opt = self.optimizer_
             learn.fit(epochs, reset_opt=learn.opt is None)
-        finally: set_generators(generators)
         self.optimizer_,self.history_ = learn.opt,[*self.history_, *recorder.history.rows]
         self.n_epochs_ += len(recorder.history['train'])
         self.subs_ = [sub for sub in subs if sub.order < MEASURE]   # they may change inputs

@@ -151,7 +151,7 @@ def check_one_setter(
 ):
     "Raise if two subscribers set the same number."
     for other in learn.subs:
-        both = set(getattr(other, 'sets', ())) & set(sub.sets)
+        both = set(other.sets) & set(sub.sets)
         if other is not sub and both: raise ValueError(f'{type(sub).__name__}: '
             f'{type(other).__name__} sets `{min(both)}` too and would undo it: use one of them')
 
