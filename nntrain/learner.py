@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SEQUENCES', 'TARGETS', 'PROPORTIONS', 'METHODS', 'BatchViews', 'Learner', 'SplitBatch', 'own_split', 'split_batch',
-           'join_batch', 'first_of', 'count_samples', 'rates_at', 'set_rates', 'set_lr', 'place_of', 'optimizers_of',
-           'PageMethod', 'as_subs']
+           'join_batch', 'first_of', 'count_samples', 'rates_of', 'known_shares', 'whole_rate', 'shares_of',
+           'set_rates', 'set_lr', 'place_of', 'optimizers_of', 'PageMethod', 'as_subs']
 
 # %% ../nbs/02_learner.ipynb #793b3541
 import inspect
@@ -353,23 +353,57 @@ def explain_backward(learn, error):
         'that does: are all parameters frozen, or was it detached?')
 
 # %% ../nbs/02_learner.ipynb #5d1c7a03
-PROPORTIONS = WeakKeyDictionary()  # optimizer -> the share of the rate that each of its groups has
+PROPORTIONS = WeakKeyDictionary()  # optimizer -> the shares of its groups, their rates at last look
 
-def rates_at(
-    opt,  # An optimizer
-    lr,   # A rate
-)->list:  # The rate of each of its groups at that rate; None for a group without one
-    "What each group gets when the optimizer's rate is `lr`: the proportions are kept."
-    rates = [None if g.get('lr') is None else float(g['lr']) for g in opt.param_groups]
-    shares,given = PROPORTIONS.get(opt, ()),[rate for rate in rates if rate is not None]
-    pairs = [(rate, share) for rate,share in zip(rates, shares) if rate and share]
-    factors = [rate/share for rate,share in pairs]
-    if len(shares) != len(rates) or factors and max(factors) > min(factors)*(1+1e-6):
+def rates_of(
+    opt, # An optimizer
+)->list: # Rates, None for a group without one
+    "The rate of each group of parameters."
+    return [None if g.get('lr') is None else float(g['lr']) for g in opt.param_groups]
+
+def known_shares(
+    opt, # An optimizer
+)->list: # As `shares_of` returns them
+    "The shares that are remembered; None if somebody has given the groups other rates since."
+    shares,seen = PROPORTIONS.get(opt, (None, None))
+    rates = rates_of(opt)
+    if shares is None or rates == seen: return shares
+    pairs = [(r, s) for r,s in zip(rates, shares) if r is not None and s is not None]
+    if len(shares) != len(rates) or any(r for r,s in pairs if not s): return None
+    factors = [r/s for r,s in pairs if s]
+    return shares if max(factors, default=0) <= min(factors, default=0)*(1+1e-6) else None
+
+def whole_rate(
+    found, # Optimizer -> its shares, or None
+    lr,    # As for `shares_of`
+)->float:  # A rate of which the groups have shares
+    "The rate that counts as 1: `lr`, if a group has it, else what the groups themselves tell."
+    rates = {opt: rates_of(opt) for opt in found}
+    given = [r for some in rates.values() for r in some if r is not None]
+    if lr is not None and float(lr) in given: return float(lr)
+    for opt,shares in found.items():
+        for r,s in zip(rates[opt], shares or [g.get('ratio') for g in opt.param_groups]):
+            if r and s: return r/s
+    for opt in found:
         default = getattr(opt, 'defaults', {}).get('lr')
-        whole = float(default) if default is not None and float(default) in given else (
-            max(given, default=0))
-        PROPORTIONS[opt] = shares = [None if r is None else r/whole if whole else 1 for r in rates]
-    return [None if share is None else lr*share for share in shares]
+        if default is not None and float(default) in rates[opt]: return float(default)
+    return max(given, default=0)
+
+def shares_of(
+    opts,    # Optimizers
+    lr=None, # The rate they were made with, if that is known
+)->dict:     # Optimizer -> how many times the rate each group learns at, None for one without
+    "The proportions of the rates: as they were first seen, until somebody sets other rates."
+    found = {opt: known_shares(opt) for opt in opts}
+    new = [opt for opt in opts if found[opt] is None]
+    whole = whole_rate(found, lr) if new else None
+    for opt in new:
+        rates,scales = rates_of(opt),[g.get('lr_scale', 1) for g in opt.param_groups]  # timm's
+        if len({*rates}) > 1: scales = [1]*len(rates)   # they have been applied
+        found[opt] = [None if r is None else s*r/whole if whole else s
+                      for r,s in zip(rates, scales)]
+        PROPORTIONS[opt] = found[opt],rates
+    return found
 
 def set_rates(
     opt,   # An optimizer
@@ -382,12 +416,11 @@ def set_rates(
         else: group['lr'] = rate
 
 def set_lr(
-    learn, # A learner
-    lr,    # The rate
+    shares, # What `shares_of` returned
+    lr,     # The rate
 ):
-    "Set the rate of all optimizers; the proportions of their groups are kept."
-    for opt in learn.optimizers: set_rates(opt, rates_at(opt, lr))
-
+    "Set the rate of optimizers: each group gets its share of it."
+    for opt,some in shares.items(): set_rates(opt, [None if s is None else lr*s for s in some])
 
 # %% ../nbs/02_learner.ipynb #5d1c7a06
 def wants_closure(opt):
@@ -443,8 +476,10 @@ def start_fit(learn, epochs, passes, resume, lr, reset_opt):
     trains = resume or any(name == 'train' for name,_ in passes)
     if not learn.optimizers or reset_opt and trains:
         learn.make_opt()
-        for opt in learn.optimizers: rates_at(opt, learn.lr)  # remembers its proportions
-    elif lr is not None: set_lr(learn, lr)
+        shares = shares_of(learn.optimizers, learn.lr)
+        scaled = [o for o in shares if any('lr_scale' in g for g in o.param_groups)]
+        set_lr({opt: shares[opt] for opt in scaled}, learn.lr)
+    elif lr is not None: set_lr(shares_of(learn.optimizers), lr)
     if not trains: vars(learn).update(clocks)
     else:
         for parameter in learn.model.parameters(): parameter.grad = None
@@ -457,6 +492,8 @@ def end_fit(learn, subs, lr, modes, given, rates):
     learn.batch = learn.preds = learn.loss = learn.loss_grad = None
     learn.made_opts,learn.step_args = {id(opt) for opt in learn.optimizers} - {*given},()
     for opt,before in rates: set_rates(opt, before)
+    for opt in learn.optimizers:   # what schedules did to the rates changes no proportions
+        if opt in PROPORTIONS: PROPORTIONS[opt] = PROPORTIONS[opt][0],rates_of(opt)
 
 def kept_for_evaluation(learn):
     "A function that puts back what a fit without training must leave as it was."

@@ -9,13 +9,12 @@ __all__ = ['spread', 'optimizers_of', 'HyperParams', 'check_one_setter', 'layer_
 # %% ../../nbs/training/01_hyperparams.ipynb #97e49c33
 import math
 from fnmatch import fnmatch
-from weakref import WeakKeyDictionary
 
 import torch
 from fastcore.basics import patch
 from torch import nn
 from torch.utils.weak import WeakIdKeyDictionary
-from ..learner import Learner, check_optimized
+from ..learner import Learner, check_optimized, shares_of
 
 # %% ../../nbs/training/01_hyperparams.ipynb #9ccce86f
 _BETAS = dict(momentum=0, beta2=1)
@@ -73,7 +72,9 @@ class HyperParams:
         lr=None, # The learning rate they were made with; None: the highest of their groups
     ):
         object.__setattr__(self, '_opts', opts)
-        object.__setattr__(self, '_shares', shares_of(opts, lr))
+        shares = list(shares_of(opts, lr).values())
+        one = 1. if lr is not None else max((s for some in shares for s in some if s), default=1.)
+        object.__setattr__(self, '_shares', [[s and s/one for s in some] for some in shares])
 
     def _layers(self):
         "The parameter groups by layer group, each with those that decay first."
@@ -99,7 +100,7 @@ class HyperParams:
                 f'`{name}` must be a finite number, a list of them or a slice, got {value!r}')
             for at,group in groups:
                 if name == 'weight_decay' and not group.get('decays', True): continue
-                share = self._shares[at] if one and name == 'lr' else 1.
+                share = self._shares[at[0]][at[1]] if one and name == 'lr' else 1.
                 _write(group, _place(group, name), number*share)
 
     @property
@@ -119,23 +120,6 @@ class HyperParams:
 def _read(group, name):
     key,index = _place(group, name)
     return group[key] if index is None else group[key][index]
-
-_MADE_WITH = WeakKeyDictionary()   # optimizer -> shares, for when all rates are 0
-
-def shares_of(
-    opts,    # Optimizers
-    lr=None, # The rate that counts as 1; None: the highest
-)->dict:     # (number of the optimizer, number of the group) -> how many times that rate it learns
-    "The ratios of the learning rates, which stay when you set one number for all."
-    places = {(n, i): g for n,opt in enumerate(opts) for i,g in enumerate(opt.param_groups)}
-    lrs = {at: float(g.get('initial_lr', g['lr'])) for at,g in places.items() if 'lr' in g}
-    given = lr is not None and float(lr) in lrs.values()
-    one = float(lr) if given else max(lrs.values(), default=0.)
-    if lrs and min(lrs.values()) > 0:
-        for n,opt in enumerate(opts):
-            _MADE_WITH[opt] = {i: r/one for (m,i),r in lrs.items() if m == n}
-    return {(n, i): g.get('ratio', _MADE_WITH.get(opts[n], {}).get(i, 1.))
-            for (n,i),g in places.items()}
 
 # %% ../../nbs/training/01_hyperparams.ipynb #2cdbdb78
 @patch(as_prop=True)
