@@ -650,6 +650,7 @@ METHODS = {name: module for module,names in {
     'inspect.summary': 'summary',
     'inspect.sanity_checks': 'check',
     'inspect.as_code': 'as_code',
+    'inspect.device_check': 'check_device',
     'checkpoint.weights': 'save load',
     'inference.predict': 'get_preds iter_preds validate tta',
     'inference.interpret': 'results show_batch show_results top_losses confusion most_confused '

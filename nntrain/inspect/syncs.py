@@ -75,13 +75,15 @@ def _publishing(frame):
 
 # %% ../../nbs/inspect/03_syncs.ipynb #ef4fbc2f
 def who_reads(
-    learn, # The `Learner` that is fitting
-):         # (event or phase, name of the subscriber or class, file, line); None in a loader
+    learn,   # The `Learner` that is fitting
+    skip=(), # Files whose lines are not the ones that ask
+):           # (event or phase, name of the subscriber or class, file, line); None in a loader
     "Which event, whose handler and which line of code is running now, torch's own left out."
     place = None
     for frame in _asking():
         file = frame.f_code.co_filename
-        if place is None and not file.startswith(TORCH): place = file,frame.f_lineno
+        if place is None and not file.startswith(TORCH) and file not in skip:
+            place = file,frame.f_lineno
         if busy := _publishing(frame):
             event,handler = busy
             if event in ('train','validate') and handler is None: return None
