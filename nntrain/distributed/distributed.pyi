@@ -36,7 +36,6 @@ class DistributedS(Subscriber):
     padded: Any
     fresh: Any
     unsynced: Any
-    shows_rows: Any
     last: Any
     raw: Any
     ranks: Any

@@ -1,4 +1,5 @@
 # Written by tools/stubs.py from the modules and pages: do not edit.
+from nntrain.distributed.comm import gathered
 from torch import nn
 from typing import Any
 def checksum(model: nn.Module) -> int: ...
@@ -29,12 +30,12 @@ class Shares:
     @require_backward_grad_sync.setter
     def require_backward_grad_sync(self, now): ...
     def average(self, gradients):
-        "Nothing to do: they are averages already."
+        "Nothing to do: FSDP has already averaged them."
         ...
     def answer(self, learn, word):
-        "Gather what rank 0 gathers: 'model' or 'opt'."
+        "Gather the same as rank 0: 'model' or 'opt'."
         ...
     def close(self, learn):
-        "The whole weights back into the user's own model; after an error they are out of reach."
+        "Return the whole weights to the learner's model; after an error they cannot be gathered."
         ...
 STRATEGIES: Any
