@@ -25,7 +25,7 @@ from ..training.early_stopping import monitored, more_is_better
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #cd7eaf93
 class SaveEvery:
-    "When a checkpoint is due: after so many training batches, epochs or seconds."
+    "Decide when a checkpoint is due: after a number of training batches, epochs or seconds."
     def __init__(self,
         steps=None,   # Training batches
         epochs=None,  # Epochs; the default, every 1
@@ -38,7 +38,7 @@ class SaveEvery:
         self.saved(0)
 
     def saved(self, step):
-        "The last checkpoint is of now, after `step` training batches."
+        "Record that the last checkpoint is of now, after `step` training batches."
         self.step,self.time = step,time.monotonic()
 
     def after_batch(self, step):
@@ -49,7 +49,7 @@ class SaveEvery:
         return n == n_epochs or bool(self.epochs) and n % self.epochs == 0
 
     def planned(self, n_epochs, n_batches):
-        "The moments, in epochs, that are known beforehand; `n_batches` of an epoch may be None."
+        "The moments, in epochs, that are known in advance; `n_batches` of an epoch may be None."
         if self.steps and not n_batches: return [n_epochs]
         per = n_batches if self.steps else 1
         n = self.steps or self.epochs or n_epochs
@@ -57,7 +57,7 @@ class SaveEvery:
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c504
 class BestColumn:
-    "The value that decides which checkpoint is the best, from the rows of an epoch."
+    "The value by which checkpoints are compared, from the rows of an epoch."
     def __init__(self,
         column:str,            # As 'accuracy', or with a pass, as 'valid noisy accuracy'
         higher_is_better=None, # True or False; None: as the name of the column tells
@@ -66,7 +66,7 @@ class BestColumn:
         self.larger = more_is_better(column) if higher_is_better is None else higher_is_better
 
     def start(self, names):
-        "Find the pass that is meant; `names` are those of the passes of an epoch."
+        "Find the pass that the column names; `names` are the passes of an epoch."
         self.rows,self.name = {},self.column
         if self.column.startswith(('train ', *(f'{name} ' for name in names))): return
         valid = [name for name in names if name != 'train']
@@ -83,13 +83,13 @@ class BestColumn:
         return None if value is None else float(value)
 
     def state(self):
-        "The rows so far, as far as they are numbers and words."
+        "The numbers and strings of the rows so far."
         return {mode: {k: v for k,v in row.items() if type(v) in (str,int,float)}
                 for mode,row in self.rows.items()}
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c507
 class AfterAllS(Subscriber):
-    "Tells a `CheckpointS` of each batch and epoch when all other subscribers are through with it."
+    "Notify a `CheckpointS` of each batch and epoch after all other subscribers."
     order = -1000
     def __init__(self,
         saver, # With `is_on`, `batch_over`, `epoch_over`, `epoch_begins`, `train_begins`
@@ -105,7 +105,7 @@ class AfterAllS(Subscriber):
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #e797c2f3
 class CheckpointS(Subscriber):
-    "Saves the run into a folder, such that `fit(..., resume=True)` continues it exactly."
+    "Save the run into a folder, so that `fit(..., resume=True)` continues it exactly."
     order,depth,signals,chosen,ranks = SAVE,0,None,False,None
     def __init__(self,
         folder,                # Folder of this run alone; made if it is missing
@@ -134,7 +134,7 @@ class CheckpointS(Subscriber):
         self.strict,self.exact = strict,exact
 
     def find_state(self, learn, wish):
-        "The state that `fit(resume=...)` means: True or 'latest' for the own folder, or a path."
+        "The state for `fit(resume=...)`: True or 'latest' for this folder, or a path."
         own = wish is True or wish == 'latest'
         if not own and not isinstance(wish, (str,Path)): raise TypeError(
             f"`resume` must be True, 'latest', a path or a state, got {wish!r}")
@@ -143,7 +143,7 @@ class CheckpointS(Subscriber):
         return None if own and (self.fresh or wish is True and nothing) else resume(folder)
 
     def on_ranks(self, ranks):
-        "Several processes train together: states of all of them are taken in mid-epoch."
+        "Take the states of all processes that train together, also in mid-epoch."
         ranks.saves,self.ranks = True,ranks
 
     def before_fit(self, learn):
@@ -170,7 +170,7 @@ class CheckpointS(Subscriber):
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c509
 @patch
 def check_start(self:CheckpointS, learn):
-    "Go on, start over, or refuse to mix two runs; warn of what makes going on inexact."
+    "Resume, start, or refuse to mix two runs; warn if the resume will be inexact."
     said = hindrances(learn, bool(learn.resuming) or self.exact)
     if self.exact and (said := said + without_state(learn)): raise ValueError(
         'CheckpointS: with `exact=True` nothing may be in the way, but ' + '; '.join(said))
@@ -197,7 +197,7 @@ def epoch_begins(self:CheckpointS, learn):
 
 @patch
 def train_begins(self:CheckpointS, learn):
-    "Try once whether all can be saved: now subscribers have what they keep."
+    "Test once whether all states can be saved, now that subscribers have them."
     alone = self.ranks is None or self.ranks.world == 1  # else it takes all ranks to make a state
     if alone and not self.checked: check_saveable(learn)
     self.checked = True
@@ -205,7 +205,7 @@ def train_begins(self:CheckpointS, learn):
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c50b
 @patch
 def save(self:CheckpointS, learn, value=None, finished=False, exact=True):
-    "Have a checkpoint of this moment written, unless there is one; then old ones are deleted."
+    "Write a checkpoint of this moment, unless there is one; then delete old ones."
     self.wait()  # for the one before
     position = {'level': 'epoch', 'epoch': learn.epoch+1} if finished else learn.position()
     end = '-end'*(position['level'] == 'epoch')
@@ -223,14 +223,14 @@ def save(self:CheckpointS, learn, value=None, finished=False, exact=True):
 
 @patch
 def write(self:CheckpointS, path, split, info):
-    "The part that the writer does."
+    "The part of saving that the writer does."
     write_split(path, *split, info, self.fsync)
     self.saved = path.name
     prune(path, self.keep, self.best is not None)
 
 @patch
 def wait(self:CheckpointS):
-    "Wait for what is being written; an error in it is raised, or becomes a warning."
+    "Wait for the writer; its error is raised, or becomes a warning."
     try: self.writer.wait()
     except OSError as error:
         if self.on_save_error == 'raise': raise
@@ -238,7 +238,7 @@ def wait(self:CheckpointS):
 
 @patch
 def is_on(self:CheckpointS, learn):
-    "Not in a rehearsal."
+    "False in a rehearsal."
     return self.depth == 1 and not learn.is_muted(self)
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c50d
@@ -263,18 +263,18 @@ def save_if(self:CheckpointS, learn, due, value=None):
 
 @patch
 def planned_events(self:CheckpointS, learn, epochs):
-    "When it will save, for the plot of a plan."
+    "The times of its checkpoints, for the plot of a plan."
     return [(at, 'save') for at in self.every.planned(epochs, length(learn.dls.train))]
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c50f
 @patch
 def after_cancel_fit(self:CheckpointS, learn):
-    "A subscriber ended the run: what is saved now has nothing left to do."
+    "Mark the run as complete, because a subscriber ended it."
     if self.depth == 1 and not learn.resuming: self.save(learn, finished=True)
 
 @patch
 def save_after(self:CheckpointS, error, learn):
-    "A last checkpoint after an error, if a batch is complete."
+    "Save a last checkpoint after an error, if the batch is complete."
     if learn.position() is not None: return self.save(learn, exact=False)
     self.wait()
     error.add_note('not saved, as it was in the middle of a batch; the last checkpoint is '

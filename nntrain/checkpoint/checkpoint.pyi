@@ -1,4 +1,6 @@
 # Written by tools/stubs.py from the modules and pages: do not edit.
+from nntrain.checkpoint.folder import checkpoints
+from nntrain.checkpoint.folder import resume
 from nntrain.pubsub import Subscriber
 from typing import Any
 import signal
@@ -63,25 +65,25 @@ class CheckpointS(Subscriber):
     def before_full_epoch(self, learn): ...
     def before_epoch(self, learn): ...
     def check_start(self, learn):
-        "Go on, start over, or refuse to mix two runs; warn of what makes going on inexact."
+        "Resume, start, or refuse to mix two runs; warn if the resume will be inexact."
         ...
     def epoch_begins(self, learn):
         "End a run that is complete."
         ...
     def train_begins(self, learn):
-        "Try once whether all can be saved: now subscribers have what they keep."
+        "Test once whether all states can be saved, now that subscribers have them."
         ...
     def save(self, learn, value=None, finished=False, exact=True):
-        "Have a checkpoint of this moment written, unless there is one; then old ones are deleted."
+        "Write a checkpoint of this moment, unless there is one; then delete old ones."
         ...
     def write(self, path, split, info):
-        "The part that the writer does."
+        "The part of saving that the writer does."
         ...
     def wait(self):
-        "Wait for what is being written; an error in it is raised, or becomes a warning."
+        "Wait for the writer; its error is raised, or becomes a warning."
         ...
     def is_on(self, learn):
-        "Not in a rehearsal."
+        "False in a rehearsal."
         ...
     def batch_over(self, learn): ...
     def epoch_over(self, learn): ...
@@ -89,8 +91,8 @@ class CheckpointS(Subscriber):
         "Save if it is due or a signal came, which then has its effect."
         ...
     def planned_events(self, learn, epochs):
-        "When it will save, for the plot of a plan."
+        "The times of its checkpoints, for the plot of a plan."
         ...
     def save_after(self, error, learn):
-        "A last checkpoint after an error, if a batch is complete."
+        "Save a last checkpoint after an error, if the batch is complete."
         ...

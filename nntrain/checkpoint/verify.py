@@ -54,14 +54,14 @@ def _arm(learn, event, n):
     else: learn.on(event, _killer(n))
 
 def _shake(learner, number):
-    "Other generators and weights: nothing is to be equal by accident."
+    "Change generators and weights, so that nothing is equal by accident."
     import numpy as np
     for seed in (random.seed, np.random.seed, torch.manual_seed): seed(number)
     for parameter in learner.model.parameters() if learner else (): parameter.data.add_(number)
 
 # %% ../../nbs/checkpoint/06_verify.ipynb #35d9a5e0
 class _Trial:
-    "The runs that are compared: each in a process and, but for killed ones, a folder of its own."
+    "The runs to compare, each in its own process and, except for killed ones, its own folder."
     def __init__(self, make, epochs, every_steps, folder):
         self.make = make if callable(make) else lambda: make
         self.learner,self.folder = None if callable(make) else make,Path(folder)
@@ -94,7 +94,7 @@ KILLS = (('before_fit', 1), ('after_batch', 2), ('after_predict', 4), ('after_ba
          ('fsync', 2), ('rename', 2), ('cleanup_fit', 1))
 
 def _count(learn):
-    "How many backward passes came before each epoch, and in all."
+    "The number of backward passes before each epoch, and in total."
     starts,calls = [],[]
     learn.on('after_backward', lambda learn: calls.append(1))
     learn.on('before_full_epoch', lambda learn: starts.append(len(calls)))
@@ -117,7 +117,7 @@ def check_resume(
     times:int=1,        # How often each run is killed there before it may finish
     skip=('seconds',),  # Keys that are times on the clock, and differ
 )->list:                # For each kill: where, and the checkpoint that the run went on from
-    "Kill runs, continue them, and compare them with one never killed; raise at a difference."
+    "Kill runs, resume them, and compare them with an uninterrupted one; raise at a difference."
     import_module('torch._dynamo')  # optimizers import it late: here once, not in every copy
     rows = []
     with TemporaryDirectory() as folder:

@@ -22,7 +22,7 @@ from ..learner import Learner
 def plain_names(
     module:nn.Module, # A model, perhaps compiled or made parallel, in whole or in part
 )->dict:              # Name in its `state_dict` -> name without the wrappers
-    "The names of weights and buffers as they are without `torch.compile` and data parallelism."
+    "The names of weights and buffers without the prefixes of `torch.compile` and data parallelism."
     parallel = nn.DataParallel,nn.parallel.DistributedDataParallel
     wrappers = []
     for name,m in module.named_modules():
@@ -42,7 +42,7 @@ def save_model(
     model, # A module, or a learner with a `model`
     path,  # File to write, best named .safetensors
 ):
-    "Write the weights and buffers into one safetensors file, at once or not at all."
+    "Write the weights and buffers into one safetensors file, atomically."
     module,path = getattr(model, 'model', model),Path(path)
     plain = plain_names(module)
     state = {plain[key]: value for key,value in module.state_dict().items()}
@@ -75,13 +75,13 @@ def _read_weights(path):
 
 # %% ../../nbs/checkpoint/04_weights.ipynb #f2de2a36
 def _unwrapped(name, mine):
-    "`name`, or what it is without the parts that wrappers add, if `mine` has that."
+    "`name`, or the name without the prefixes of wrappers if `mine` has it."
     inner = name.replace('_orig_mod.', '')
     names = name,inner,re.sub(r'(^|[.])module[.]', r'\1', inner)
     return next((known for known in names if known in mine), name)
 
 def _misfit(saved, mine):
-    "What keeps the tensor `saved` from being loaded into `mine`; '' if nothing does."
+    "The reason why the tensor `saved` cannot be loaded into `mine`, or ''."
     if saved is None or mine is None or saved.shape != mine.shape: return ', '.join(
         f'{"nothing" if value is None else tuple(value.shape)} in the {where}'
         for value,where in ((saved, 'file'), (mine, 'model')))
@@ -99,7 +99,7 @@ def load_model(
     path,             # .safetensors; or .pt, .pth, .bin, .ckpt of others, as weights only
     strict:bool=True, # False: take what fits, as for transfer to another head
 )->list:              # What did not fit, one line for each name
-    "Load weights after comparing names, shapes and types; with an error nothing is changed."
+    "Load weights after comparing names, shapes and types; an error leaves the model unchanged."
     module = getattr(model, 'model', model)
     names,state = plain_names(module),module.state_dict()
     mine = {names[key]: value for key,value in state.items()}

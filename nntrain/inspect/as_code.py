@@ -38,7 +38,7 @@ def can_inline(
     sub,      # A subscriber
     event:str # Name of one of its methods
 )->bool:      # Whether its lines can stand in the loop
-    "Whether a handler uses attributes of its parameters, and module-level names, alone."
+    "Whether a handler uses only attributes of its parameters and module-level names."
     method = getattr(type(sub), event, None)
     if not isinstance(method, FunctionType) or getattr(method, 'every', 1) != 1: return False
     tree = tree_of(method)
@@ -91,7 +91,7 @@ def views_of(
     learn,   # A `Learner`
     loaders, # Its loaders by name
 )->tuple:    # Code of what goes to the model, code of what goes to the loss, whether it is a dict
-    "How a batch is taken apart; looks at the first batch and undoes that."
+    "How the learner takes a batch apart, from a rehearsal with the first batch."
     with learn.rehearse(): batch = next(iter([*loaders.values()][0]))
     n = len(split_batch(batch, learn.n_inp)[0])
     if isinstance(batch, Mapping): return '**learn.xb','*learn.yb',True
@@ -100,7 +100,7 @@ def views_of(
 
 # %% ../../nbs/inspect/09_as_code.ipynb #a47e22a6
 class Parts:
-    "What a script needs of a learner: sources, objects, settings, and the names that are used."
+    "The parts of a learner that a script needs: sources, objects, settings and used names."
     def __init__(self, learn):
         self.learn,self.loaders = learn,loaders_of(learn.dls)
         known = {name.replace(' ', '_'): loader for name,loader in self.loaders.items()}
@@ -163,7 +163,7 @@ def handler_lines(parts, sub, event):
 KINDS = 'before','after_cancel','after','cleanup'
 
 def event_lines(parts, event):
-    "Everything that happens at an event: handlers written out, and calls of objects."
+    "The lines of an event: handlers written out, and calls of objects."
     kind,lines = next(k for k in KINDS if event.startswith(k+'_')),[]
     for handler in getattr(parts.learn.plans[event[len(kind)+1:]], kind):
         sub = parts.subs.get(id(handler.__self__))
@@ -177,7 +177,7 @@ def event_lines(parts, event):
 
 # %% ../../nbs/inspect/09_as_code.ipynb #f1f7d12e
 class LoopWriter:
-    "The loop of a learner as lines, one method for each stretch of it."
+    "The loop of a learner as lines, one method for each part of it."
     def __init__(self, parts): self.parts,self.uses = parts,parts.uses
     def event(self, event): return event_lines(self.parts, event)
     def body(self, name, default): return f'{name}()' if name in self.parts.replaced else default
@@ -283,7 +283,7 @@ def replaced_lines(parts):
 
 # %% ../../nbs/inspect/09_as_code.ipynb #6999921a
 def start_lines(parts, epochs, optimizer):
-    "The variables that the loop begins with."
+    "The initial variables of the loop."
     express,learn = parts.sources.express,parts.learn
     passes = ', '.join(f"('{name}', {name.replace(' ', '_')})" for name in parts.loaders)
     values = dict(n_epochs=epochs, passes=f'[{passes}]', loss_fn=express(learn.loss_fn),
@@ -299,7 +299,7 @@ def start_lines(parts, epochs, optimizer):
 
 # %% ../../nbs/inspect/09_as_code.ipynb #e57aae01
 def need_hypers(parts):
-    "Let the script have `HyperParams` if one of its definitions asks the learner for `hypers`."
+    "Include `HyperParams` if a definition of the script uses `hypers` of the learner."
     if any(re.search(r'\.hypers\b', text) for text in parts.sources.definitions):
         parts.sources.need('HyperParams', vars(import_module(f"nntrain.{METHODS['hypers']}")))
 

@@ -23,7 +23,7 @@ def in_first_batch(
     learn, # A `Learner`
     fn,    # Called with `learn` in the first training batch, after all who prepare it
 ):         # What `fn` returns
-    "Call a function in a fit that is undone, with a batch as the subscribers prepare it."
+    "Call a function inside a rehearsed fit, with a batch as the subscribers prepare it."
     found,train = [],'train' in loaders_of(learn.dls)
     def call(learn):
         found.append(fn(learn))
@@ -45,7 +45,7 @@ def one_batch(
 
 # %% ../../nbs/inspect/06_summary.ipynb #e80e7ea4
 class Layer(NamedTuple):
-    "What is known of a layer."
+    "The facts about a layer."
     name:str            # As in `named_modules`
     kind:str            # Its class
     output:tuple        # Shape of the output for the batch; () if it was not called
@@ -89,7 +89,7 @@ def _without_inner(flops):
 
 # %% ../../nbs/inspect/06_summary.ipynb #ddd83977
 def summary_of(learn):
-    "The summary of a learner that is in a batch."
+    "The summary of a learner during a batch."
     modules,n,seen,layers = listed_modules(learn.model),learn.batch_size,set(),[]
     shapes,sizes,flops,total = _measured(learn, modules)
     own = _without_inner(flops)
