@@ -21,7 +21,7 @@ import torch
 from fastcore.basics import patch
 from torch import nn
 from torch.optim import SGD, Optimizer
-from .pubsub import MEASURE, PRECISION, PublishEvents, Publisher, Subscriber
+from .pubsub import MEASURE, PublishEvents, Publisher, Subscriber
 from .state import Stateful, get_generators, loaders_of, set_generators, tell_epoch
 
 # %% ../nbs/02_learner.ipynb #5092927b
@@ -437,18 +437,16 @@ def closure_of(learn):
         f'{name}, which it cannot beside other optimizers, and there are {len(learn.optimizers)}: '
         'give it all parameters')
     for sub in learn.ordered:
-        changes = [e for e in ('before_backward','after_backward') if hasattr(sub, e)]
-        if sub.order <= PRECISION and hasattr(sub, 'before_step'): changes.append('before_step')
-        if changes and sub.order < MEASURE: raise ValueError(f'{name}, and '
-            f'{learn.name_of(sub)}.{changes[0]} would be in the first evaluation alone: leave it '
-            'out, add to the loss in `loss_fn`, or take another optimizer')
+        looks = sub.order >= MEASURE or getattr(sub, 'sets', ())   # or sets rates
+        if hasattr(sub, 'before_step') and not looks: raise ValueError(f'{name}, and '
+            f'{learn.name_of(sub)}.before_step would act on the first evaluation alone: leave it '
+            'out, give it an order of MEASURE if it only looks, or take another optimizer')
     def closure():
         first = learn.preds,learn.loss,learn.loss_grad
         learn.zero_grad()
-        learn.predict()
-        learn.get_loss()
-        learn.get_loss_grad()
-        learn.backward()
+        learn.do_predict()
+        learn.do_loss()
+        learn.do_backward()
         loss = learn.loss_grad
         learn.preds,learn.loss,learn.loss_grad = first
         return loss

@@ -59,7 +59,7 @@ class EMAS(Subscriber):
         self.others = {id(opt) for opt in foreign_optimizers(learn)}
         lazy = any(torch.nn.parameter.is_lazy(p) for p in learn.model.parameters())
         if not lazy: self.start(learn)
-    def before_step(self, learn):
+    def before_backward(self, learn):
         if self.ema is None: self.start(learn)   # a lazy layer has its weights by now
     def start(self, learn):
         self.ema = {name: wide(t) for name,t in floats(learn.model).items()}
