@@ -29,8 +29,8 @@ class CancelEpochException(CancelException): "Forgets this pass: no row, no `aft
 class CancelTrainException(CancelException): "Enough training batches; `after_epoch` follows."
 class CancelValidateException(CancelException): "Enough validation batches; `after_epoch` follows."
 class CancelBatchException(CancelException): "Ends this batch; the next one follows."
-class CancelPredictException(CancelException): "Ends predicting; whoever raises it has set `preds`."
-class CancelLossException(CancelException): "Ends the loss; whoever raises it has set `loss`."
+class CancelPredictException(CancelException): "Ends predicting; set `preds` before you raise it."
+class CancelLossException(CancelException): "Ends the loss; set `loss` before you raise it."
 class CancelBackwardException(CancelException): "No backward pass; the step follows."
 class CancelStepException(CancelException): "No step; the gradients are kept."
 
@@ -94,7 +94,7 @@ TRANSFORM = -10  # mixup, normalisation; 0 is for everything else: clipping, sch
 MEASURE = 10     # metrics, recorder
 SHOW = 20        # progress
 SAVE = 30        # checkpoints
-DECIDE = 40      # early stopping: raises last, when all have been served
+DECIDE = 40      # early stopping: raises last, when all others were called
 
 # %% ../nbs/03_pubsub.ipynb #17075ab8
 class Subscriber:
@@ -167,7 +167,7 @@ def goes_before(
     a,   # A subscriber
     b,   # Another one
 )->bool: # Whether `run_before` of the first or `run_after` of the second says so
-    "Whether `a` is to be called before `b`."
+    "Whether `a` must be called before `b`."
     targets = lambda wish: wish if isinstance(wish, (tuple,list)) else (wish,)
     return a is not b and (any(_means(t, b) for t in targets(a.run_before))
                            or any(_means(t, a) for t in targets(b.run_after)))
@@ -204,7 +204,7 @@ class Plan:
     def until(self,
         handler, # The last that was called in `before_`, or None
     ):           # The subscribers whose turn had begun by then
-        "Whoever stands before the one that ended `before_` half-way, and that one."
+        "Those up to the one that ended `before_` half-way, included."
         if handler is None: return ()
         return self.subs[:next(i for i,s in enumerate(self.subs) if s is handler.__self__)+1]
 
@@ -212,7 +212,7 @@ class Plan:
 FOREIGN = re.compile('on_|.*_(begin|start|end)$')  # as events are called in other libraries
 
 def nearest_event(
-    name:str, # What somebody took for an event
+    name:str, # What was meant to be an event
     events,   # Names of the events there are
 )->str:       # The one that was probably meant
     "The event with the most similar name; `on_epoch_end` of other libraries is `after_epoch`."
@@ -221,7 +221,7 @@ def nearest_event(
     return difflib.get_close_matches(name, events, 1, 0)[0]
 
 def check_subscriber(
-    sub,          # What somebody wants to subscribe
+    sub,          # What is being subscribed
     events,       # Names of the events there are
     running=(),   # Names of the phases that are running outside the batch
 ):
@@ -285,7 +285,7 @@ def _seen(learn, error, kind, phase, handler=None):
     return error
 
 def _clean_up(learn, handlers, phase, goes_on=None):
-    "Run every cleanup, come what may; the exception that goes on."
+    "Run every cleanup, also after errors; returns the exception that goes on."
     for handler in handlers:
         try: handler(learn)
         except BaseException as error:
@@ -316,7 +316,7 @@ def _interrupted(learn, error, plan, kind, handler):
 
 # %% ../nbs/03_pubsub.ipynb #455e1c60
 def _names(subs, known):
-    "A name for each of `subs` by `id`; whoever has one in `known` keeps it."
+    "A name for each of `subs` by `id`; those in `known` are kept."
     names = {id(s): known[id(s)] for s in subs if id(s) in known}
     for sub in subs:
         base = getattr(sub, 'name', None) or type(sub).__name__
@@ -399,7 +399,7 @@ class Publisher(metaclass=_SendsAfterCreate):
         return self._names.get(id(sub), type(sub).__name__)
     def called(self):
         "The subscriber that is being called before or after a body, and the event; else None."
-        frame = inspect.currentframe()  # searched when somebody asks; a publish notes nothing down
+        frame = inspect.currentframe()  # searched only on demand: a publish notes nothing down
         while frame := frame.f_back:
             name = frame.f_code.co_name
             if name not in ('publish','_clean_up','_interrupted'): continue

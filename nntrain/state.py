@@ -167,7 +167,7 @@ def _keep_tensor(tensor, keep, undo):
     expanded = any(n > 1 and stride == 0 for n,stride in zip(data.shape, data.stride()))
     if grad is not None: keep(grad)
     def put_back():
-        if not expanded: data.copy_(copy)  # nobody writes to an expanded tensor in place
+        if not expanded: data.copy_(copy)  # an expanded tensor cannot be written in place
         if tensor.data_ptr() != data.data_ptr() or tensor.shape != data.shape: tensor.data = data
         if tensor.is_leaf:
             tensor.requires_grad_(needs_grad)
@@ -369,7 +369,7 @@ class Stateful:
             generators=get_generators(loaders.values()), pass_generators=self.pass_generators))
 
     def load_state_dict(self, state):
-        "Put `state` back: all of it or, where it does not fit this learner, nothing."
+        "Put `state` back: all of it or, if it does not fit this learner, nothing."
         undo = snapshot(vars(self), skip=loaders_of(self.dls).values())
         try:
             if self.opt is None and state['layout']:
@@ -429,7 +429,7 @@ class Stateful:
 
     @contextmanager
     def rehearse(self,
-        observers:bool=False, # Whether those who measure, show, save and decide are called too
+        observers:bool=False, # Whether subscribers that measure, show, save or decide are called
     ):
         "Undo on leaving whatever is done inside; may be used anywhere, also in an event."
         loaders = [*loaders_of(self.dls).values()]
