@@ -96,7 +96,22 @@ class LRCurve:
         return Suggestions(minimum/10, valley(lrs, smooth), steepest(lrs, smooth))
 
     def plot(self, ax=None): return plot_lrs(self, ax)
-    def __repr__(self): return f'LRCurve({len(self.lrs)} points)'
+    @property
+    def summary(self):
+        "The rate that it suggests, `valley`, as text, or that there is none."
+        try: return f'suggested lr {self.suggestions.valley:.1e}'
+        except ValueError: return 'no suggestion'
+    def __repr__(self):
+        if not self.lrs: return 'LRCurve(no points)'
+        first,last = self.lrs[0],self.lrs[-1]
+        return f'LRCurve({len(self.lrs)} points, lr {first:.1e} to {last:.1e}; {self.summary})'
+    def _repr_png_(self):
+        from io import BytesIO
+        from matplotlib.figure import Figure # no pyplot: nothing stays open
+        figure,file = Figure(figsize=(6, 4), dpi=144, layout='constrained'),BytesIO()
+        self.plot(figure.subplots()).set_title(self.summary)
+        figure.savefig(file, format='png')
+        return file.getvalue(),dict(width=432, height=288)     # sharp where pixels are small
 
 # %% ../nbs/06_lrfind.ipynb #7f37a92c
 def plot_lrs(

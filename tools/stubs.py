@@ -2,9 +2,9 @@
 
     python tools/stubs.py [--check]
 
-Writes a `.pyi` beside each module with a class which users type and which gets methods by `@patch`
-(`Learner`, `History`, ...), and beside nntrain/all.py and nntrain/__init__.py, whose names a
-checker would take for private. Everything is read from the exported modules and, for the attributes
+Writes a `.pyi` beside each module with a class of CLASSES, to which pages add methods by `@patch`
+that users call, and beside nntrain/all.py and nntrain/__init__.py, whose names a checker would take
+for private. Everything is read from the exported modules and, for the attributes
 of a learner, from the table of nbs/02_learner.ipynb. `--check` changes nothing."""
 import ast
 import builtins
@@ -18,6 +18,8 @@ from pages import NBS, ROOT, text_of
 PACKAGE = ROOT/'nntrain'
 HEAD = '# Written by tools/stubs.py from the modules and pages: do not edit.\n'
 EVENT = re.compile('(before|after|cleanup)_|on_ranks$|_[^_]')
+CLASSES = {'Learner', 'DataLoaders', 'History', 'Results', 'TimingS', 'Preparation', 'StreamLoader',
+           'OrderedLoader', 'SequenceDataset', 'CheckpointS'}
 TYPES = dict(
     lr='float', n_epochs='int', epoch='int', iter='int', n_done='int',
     train_iter='int', n_steps='int', n_samples='int', n_iter='int | None', training='bool',
@@ -218,7 +220,7 @@ def stubs():
             home = of_class.get(cls)
             if home is None or EVENT.match(node.name): continue
             patches[home, cls].append((source, node, kind))
-            if homes.get(cls) == f'nntrain.{home}': wanted.add(home)
+            if cls in CLASSES: wanted.add(home)
     found = {PACKAGE/f"{name.replace('.', '/')}.pyi": module_stub(name, modules, patches)
              for name in sorted(wanted)}
     found[PACKAGE/'all.pyi'] = reexports(homes)

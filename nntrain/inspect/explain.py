@@ -9,6 +9,7 @@ __all__ = ['tracing', 'conflicts', 'Explanation']
 import io
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from html import escape
 from itertools import combinations, islice
 from time import perf_counter
 from types import MethodType, SimpleNamespace
@@ -221,10 +222,11 @@ class Explanation(Table):
         places = lambda s: ', '.join(f'{short_path(f)}:{n}' for f,n in dict.fromkeys(s.host))
         super().__init__([dict(event=s.event, who=s.who, mode=s.mode, ms=1000*s.seconds,
             changes='; '.join(f'{k}: {v}' for k,v in s.changes.items()),
-            reads=f'{len(s.host)} ({places(s)})' if s.host else '') for s in spans])
+            reads=f'{len(s.host)} ({places(s)})' if s.host else '') for s in spans],
+            is_pale=lambda row: not row['changes'] and not row['reads'])
     def __repr__(self): return '\n'.join([super().__repr__(), *self.conflicts])
     def _repr_html_(self):
-        warnings = ''.join(f'<p><b>Conflict.</b> {told}</p>' for told in self.conflicts)
+        warnings = ''.join(f'<p><b>Conflict.</b> {escape(told)}</p>' for told in self.conflicts)
         return super()._repr_html_() + warnings
 
 # %% ../../nbs/inspect/04_explain.ipynb #a9ba26e3

@@ -238,24 +238,26 @@ def as_cell(
 class Table:
     "Rows with named columns: text, HTML in a notebook, or a data frame."
     def __init__(self,
-        rows,      # Dicts
-        columns=() # Names of the columns; those of the rows by default
+        rows,        # Dicts
+        columns=(),  # Names of the columns; those of the rows by default
+        is_pale=None # Called with a row: whether HTML shows it pale; None shows no row so
     ):
         names = columns or dict.fromkeys(name for row in rows for name in row)
-        self.rows,self.columns = list(rows),list(names)
+        self.rows,self.columns,self.is_pale = list(rows),list(names),is_pale or (lambda row: False)
 
     def __iter__(self): return iter(self.rows)
-    def __getitem__(self, names): return Table(self.rows, names)
+    def __getitem__(self, names): return Table(self.rows, names, self.is_pale)
     def cells(self): return [[as_cell(row.get(k)) for k in self.columns] for row in self.rows]
     def __repr__(self):
         lines = [self.columns, *self.cells()]
         widths = [max(map(len, column)) for column in zip(*lines)]
         return '\n'.join('  '.join(map(str.ljust, line, widths)).rstrip() for line in lines)
     def _repr_html_(self):
-        row = lambda tag, cells: ('<tr>' + ''.join(
+        line = lambda tag, cells, look='': (f'<tr{look}>' + ''.join(
             f'<{tag} style="text-align:left">{escape(c)}</{tag}>' for c in cells) + '</tr>')
-        body = ''.join(row('td', cells) for cells in self.cells())
-        return f'<table><thead>{row("th", self.columns)}</thead><tbody>{body}</tbody></table>'
+        looks = [' style="opacity:0.45"'*bool(self.is_pale(row)) for row in self.rows]
+        body = ''.join(line('td', cells, look) for cells,look in zip(self.cells(), looks))
+        return f'<table><thead>{line("th", self.columns)}</thead><tbody>{body}</tbody></table>'
     def to_df(self):
         try: import pandas
         except ImportError as error: raise ImportError('`to_df` needs pandas, which is not '

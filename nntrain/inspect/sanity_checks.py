@@ -36,7 +36,8 @@ class Report(tuple):
         words = {True: 'pass', False: 'FAIL', None: ' -- '}
         return '\n'.join(f'{words[c.passed]}  {c.name}: {c.found}\n      {c.why}' for c in self)
     def _repr_html_(self):
-        words = {True: 'pass', False: '<b>FAIL</b>', None: '-'}
+        words = {True: '<b style="color:#1a7f37">pass</b>', None: '-',
+                 False: '<b style="color:#d1242f">FAIL</b>'}
         rows = ''.join(f'<tr><td>{words[c.passed]}</td>' + ''.join(
             f'<td style="text-align:left">{escape(text)}</td>' for text in (c.name, c.found, c.why))
             + '</tr>' for c in self)
