@@ -110,7 +110,15 @@ class PretendTensor(torch.Tensor):
         if isinstance(self, nn.Parameter): new = nn.Parameter(new, self.requires_grad)
         memo[id(self)] = new.requires_grad_(self.requires_grad)
         return new
+    def __getitem__(self, index): return super().__getitem__(_tensors(index))
+    def __setitem__(self, index, value): super().__setitem__(_tensors(index), value)
     def data_ptr(self): return self.raw.data_ptr()
+    def untyped_storage(self): return self.raw.untyped_storage()
+
+def _tensors(index):
+    "Lists of an index as tensors: torch's own way asks for a device that it knows."
+    if isinstance(index, tuple): return tuple(map(_tensors, index))
+    return torch.tensor(index) if isinstance(index, list) else index
 
 # %% ../../nbs/inspect/10_pretend.ipynb #3d466d75
 INDEXING = {'index','index_put','index_put_','_index_put_impl_'}
@@ -168,6 +176,7 @@ def _answer(func, args, kwargs, out):
     if written and all(r.alias_info is not None for r in returns):
         given = [kwargs[k] if k in kwargs else args[names.index(k)] for k in written]
         return given[0] if len(returns) == 1 else tuple(given)
+    if torch.device(kwargs.get('device') or NAME).type != NAME: return out  # made on the host
     return tree_map(lambda x: PretendTensor(x) if isinstance(x, torch.Tensor) else x, out)
 
 def _copy(func, args, kwargs, raw_args, raw_kwargs):
