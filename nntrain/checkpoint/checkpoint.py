@@ -6,6 +6,7 @@
 __all__ = ['SaveEvery', 'BestColumn', 'AfterAllS', 'CheckpointS']
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #8cd81996
+import errno
 import signal
 import time
 import warnings
@@ -15,8 +16,8 @@ from pathlib import Path
 
 from fastcore.basics import patch
 from .folder import (beats_all, check_going_on, check_saveable, checkpoints,
-                                       claimed, hindrances, left_out, prune, remove_checkpoint,
-                                       resume, tell_replay, without_state)
+                                       claimed, folder_id, hindrances, left_out, prune,
+                                       remove_checkpoint, resume, tell_replay, without_state)
 from .format import split_state, write_split
 from .writer import Signals, Writer
 from ..learner import length
@@ -152,6 +153,7 @@ class CheckpointS(Subscriber):
         self.saved,self.finished,self.checked,self.signals = None,False,False,None
         self._stack,self.writer = ExitStack(),Writer(self.background)
         self._stack.enter_context(claimed(self.folder))
+        self.folder_id = folder_id(self.folder)
         self.every.saved(0)
         if self.best: self.best.start([name for name,_ in learn.passes])
         self.check_start(learn)
@@ -224,6 +226,8 @@ def save(self:CheckpointS, learn, value=None, finished=False, exact=True):
 @patch
 def write(self:CheckpointS, path, split, info):
     "The part of saving that the writer does."
+    if folder_id(self.folder) != self.folder_id: raise OSError(errno.ENOENT, 'the folder of the '
+        'run was deleted, moved or replaced while the run was going on', str(self.folder))
     write_split(path, *split, info, self.fsync)
     self.saved = path.name
     prune(path, self.keep, self.best is not None)
@@ -233,8 +237,11 @@ def wait(self:CheckpointS):
     "Wait for the writer; its error is raised, or becomes a warning."
     try: self.writer.wait()
     except OSError as error:
-        if self.on_save_error == 'raise': raise
-        warnings.warn(f'CheckpointS: training goes on without a checkpoint: {error}')
+        last = f'the last checkpoint is {self.saved}' if self.saved else 'there is none yet'
+        if self.on_save_error == 'raise':
+            error.add_note(f'CheckpointS: {last}')
+            raise
+        warnings.warn(f'CheckpointS: training goes on without a checkpoint: {error}; {last}')
 
 @patch
 def is_on(self:CheckpointS, learn):
@@ -250,8 +257,14 @@ def batch_over(self:CheckpointS, learn):
 def epoch_over(self:CheckpointS, learn):
     value = self.best and self.best.value(learn)
     if self.best: self.wait()  # the best so far may be on its way to the disk
-    is_best = value is not None and beats_all(self.folder, value, self.best.larger)
+    is_best = value is not None and self.is_best(value)
     self.save_if(learn, is_best or self.every.after_epoch(learn.epoch+1, learn.n_epochs), value)
+
+@patch
+def is_best(self:CheckpointS, value):
+    "Whether `value` beats all in the folder; also if it cannot be read, which `save` will tell."
+    try: return beats_all(self.folder, value, self.best.larger)
+    except OSError: return True
 
 @patch
 def save_if(self:CheckpointS, learn, due, value=None):

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['checkpoints', 'remove_checkpoint', 'sweep', 'newest', 'best_of', 'beats_all', 'resume', 'prune', 'left_out',
            'show_checkpoints', 'hindrances', 'tell_replay', 'check_saveable', 'without_state', 'check_going_on',
-           'FolderLock', 'claimed']
+           'FolderLock', 'folder_id', 'claimed']
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #2c1c0147
 import os
 import re
-import shutil
+import secrets
 import socket
 import time
 import warnings
@@ -19,8 +19,10 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
+from .files import FileReader, clear, write_file
 from .format import (CheckpointError, check_state, made_with, move_aside,
                                        moved_aside, read_checkpoint, read_manifest)
+from ..data.names import printable
 from ..state import is_generator, is_stateful, loader_generators
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #6edbf48a
@@ -38,14 +40,14 @@ def remove_checkpoint(
 ):
     "Delete a checkpoint; a kill in between leaves nothing that looks like one."
     move_aside(Path(path))
-    shutil.rmtree(moved_aside(Path(path)), ignore_errors=True)
+    clear(moved_aside(Path(path)))
 
 def sweep(
     folder, # Folder of a run that nobody else is writing to
 ):
     "Delete the half-written and half-deleted folders of a killed run."
     for entry in os.scandir(folder):
-        if entry.name.startswith(('.tmp-','.trash-')): shutil.rmtree(entry.path, ignore_errors=True)
+        if entry.name.startswith(('.tmp-','.trash-')): clear(entry.path)
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #d74d16fe
 def newest(
@@ -61,6 +63,18 @@ def newest(
                                     f'({problem}); to start over, give another folder')
     return None,None
 
+# %% ../../nbs/checkpoint/02_folder.ipynb #b7e1a001
+_INFO = {'value?': (float, None), 'larger?': bool, 'step?': range(2**63), 'epoch?': range(2**63),
+         'n_epochs?': range(2**63)}
+
+def read_info(
+    path, # Folder of a checkpoint
+)->dict:  # Of its manifest
+    "What `CheckpointS` notes of a checkpoint, or an error if it is none of these."
+    info,wanted = read_manifest(path)['info'],dict(_INFO)
+    if info.get('value') is not None: wanted['larger'] = bool
+    return FileReader(Path(path)/'MANIFEST.json', CheckpointError).check(info, wanted, 'info')
+
 # %% ../../nbs/checkpoint/02_folder.ipynb #d996178a
 def best_of(
     folder, # Folder of a run
@@ -68,7 +82,7 @@ def best_of(
     "Path of the best checkpoint and its manifest's info; (None, None) if none has a value."
     found = []
     for path in checkpoints(folder):
-        try: info = read_manifest(path)['info']
+        try: info = read_info(path)
         except CheckpointError: continue
         value = info.get('value')
         if value is not None and value == value: found.append((value, path, info))
@@ -85,6 +99,15 @@ def beats_all(
     info = best_of(folder)[1]
     return info is None or (value > info['value'] if larger else value < info['value'])
 
+# %% ../../nbs/checkpoint/02_folder.ipynb #b7e1a002
+_PLACE = {'level': {'epoch','pass','batch'}, 'epoch': range(2**63), 'pass?': range(2**31),
+          'batch?': range(2**63), 'over?': bool}
+_RUN = {'n_epochs?': range(2**63), 'finished?': bool, 'exact?': bool}
+_ANY = {str: object}
+_STATE = {'position?': _PLACE, 'run?': _RUN, 'clocks?': {str: range(2**63)}, 'objects?': _ANY,
+          'subs?': _ANY, 'loaders?': _ANY, 'rows?': {str: dict}, 'lr?': float, 'counts?': dict,
+          'gradients?': {str: torch.Tensor}, 'generators?': _ANY, 'pass_generators?': _ANY}
+
 # %% ../../nbs/checkpoint/02_folder.ipynb #0cd5957a
 def resume(
     path,            # Folder of a run, or of one of its checkpoints
@@ -97,7 +120,8 @@ def resume(
         if found is None: raise CheckpointError(f'{path} holds no checkpoint' + ' with a value: '
             'give `CheckpointS` a column as `best`'*best + ', expected folders named step-...')
         path = found
-    state = state or read_checkpoint(path)
+    state = read_checkpoint(path) if state is None else state
+    FileReader(path/'state.json', CheckpointError).check(state, _STATE)
     made,now = read_manifest(path)['versions'],made_with()
     other = [f'{k} {made[k]}, not {now[k]}' for k in made if made[k] != now.get(k, made[k])]
     if other: warnings.warn(f'{path} was written with {"; ".join(other)}: what follows need not be '
@@ -135,10 +159,10 @@ def show_checkpoints(
     lines = []
     for path in checkpoints(folder):
         try:
-            info,_ = read_manifest(path)['info'],read_checkpoint(path)
+            info,_ = read_info(path),read_checkpoint(path)
             known = [(key, info.get(key)) for key in ('step','epoch','n_epochs','value')]
             said = ', '.join(f'{key} {value}' for key,value in known if value is not None)
-        except CheckpointError as error: said = f'damaged: {error}'
+        except CheckpointError as error: said = printable(f'damaged: {error}')
         lines.append(f'{path.name}: {said}')
     return '\n'.join(lines)
 
@@ -242,12 +266,15 @@ class FolderLock:
 
     def __enter__(self):
         file = self.folder/'.lock'
+        if file.is_symlink() or file.exists() and not file.is_file(): raise RuntimeError(
+            f'{file} is a link or no regular file, and cannot be the lock: delete it')
         try: self.lock.acquire()
         except Timeout:
             owner = '?'
-            with suppress(OSError): owner = file.read_text(encoding='utf-8')  # Windows forbids it
-            raise RuntimeError(f'folder {self.folder} is in use by {owner}; give this run '
-                               'its own folder') from None
+            with suppress(OSError,ValueError):           # Windows forbids to read it
+                owner = FileReader(file).read(200).decode()
+            raise RuntimeError(f'folder {self.folder} is in use by {printable(owner)}; give this '
+                               'run its own folder') from None
         file.write_text(f'pid {os.getpid()} on host {socket.gethostname()} since {time.ctime()}',
                         encoding='utf-8')
         return self
@@ -255,6 +282,14 @@ class FolderLock:
     def __exit__(self, *error): self.lock.release()
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #5a10c3f6
+def folder_id(
+    folder, # Any folder
+):          # What tells it from another one of the same name; None if it is not there
+    "Which folder has this name now."
+    try: found = os.stat(folder)
+    except OSError: return None
+    return found.st_dev,found.st_ino
+
 @contextmanager
 def claimed(
     folder:Path, # Folder of a run; made if it is missing
@@ -262,8 +297,9 @@ def claimed(
     "Create, test, lock and sweep a folder; inside the `with` no other process can claim it."
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder/'.probe').write_bytes(b'')
-        (folder/'.probe').unlink()
+        probe = folder/f'.probe-{secrets.token_hex(4)}'
+        write_file(probe, b'', fsync=False)
+        probe.unlink()
     except OSError as error: raise OSError(error.errno, f'CheckpointS cannot write into its '
         f'folder, {error.strerror}; give another', str(folder)) from error
     with FolderLock(folder):

@@ -10,15 +10,16 @@ import errno
 import json
 import math
 import os
+import re
+import reprlib
 import shutil
-import stat
 import sys
 import zlib
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors, save as save_tensors
+from safetensors.torch import save as save_tensors
+from .files import FileError, FileReader, clear, excess, write_file
 
 # %% ../../nbs/checkpoint/01_format.ipynb #543654f6
 def _place(path):
@@ -116,20 +117,22 @@ def check_state(
     _Split(ordered=False, dry=True)(state)
 
 # %% ../../nbs/checkpoint/01_format.ipynb #bc4c2531
+_DTYPES = {d for d in vars(torch).values() if isinstance(d, torch.dtype)}
+DTYPE_OF = {str(dtype).removeprefix('torch.'): dtype for dtype in _DTYPES}
+
 def _ordered(tensor, order):
     "Restore the dimensions of `tensor`; in memory they stay in `order`."
     return tensor if order is None else tensor.permute([order.index(i) for i in range(len(order))])
 
 def _dtype(name):
-    dtype = getattr(torch, name)
-    if not isinstance(dtype, torch.dtype): raise ValueError(f'{name!r} is no dtype of torch')
-    return dtype
+    if name not in DTYPE_OF: raise ValueError(f'{name!r} is no dtype of torch')
+    return DTYPE_OF[name]
 
 def _array(raw, tree):
     import numpy as np
-    dtype = np.dtype(tree['dtype'])
-    if dtype.kind not in 'biufcmMSU': raise ValueError(f'an array of {dtype}')
-    value = np.frombuffer(raw.numpy().tobytes(), dtype).reshape(tree['shape']).copy()
+    known = re.fullmatch(r'[<>|=]?[biufcmMSU]\d{0,9}(\[\d*\w+\])?', tree['dtype'])
+    if not known: raise ValueError(f'an array of {tree["dtype"]!r}')
+    value = np.frombuffer(raw.numpy().tobytes(), tree['dtype']).reshape(tree['shape']).copy()
     return value[()] if tree['scalar'] else value
 
 # %% ../../nbs/checkpoint/01_format.ipynb #97dc601a
@@ -180,7 +183,7 @@ def difference(
 
 # %% ../../nbs/checkpoint/01_format.ipynb #94fa9f28
 FORMAT,VERSION,FILES = 'nntrain checkpoint',1,('tensors.safetensors','state.json')
-class CheckpointError(ValueError): "A path is not a checkpoint, or the checkpoint is damaged or incomplete."
+class CheckpointError(FileError): "No checkpoint, or a damaged or incomplete one."
 
 def _crc(manifest):
     "Checksum of a manifest without its own checksum."
@@ -198,6 +201,8 @@ def made_with():
 def _pack(tree, tensors, info):
     "The files of a checkpoint, name -> bytes."
     files = dict(zip(FILES, (save_tensors(tensors), json.dumps(tree).encode())))
+    if much := excess(files[FILES[1]]): raise ValueError(f'a state without its tensors and arrays '
+        f'{much}: keep long lists of numbers in tensors or arrays')
     manifest = dict(format=FORMAT, version=VERSION, info=info,
         versions=made_with(),
         files={name: dict(size=len(data), crc32=zlib.crc32(data)) for name,data in files.items()})
@@ -208,7 +213,7 @@ def _pack(tree, tensors, info):
 def moved_aside(path): return path.parent/f'.trash-{path.name}'
 
 def move_aside(path):
-    shutil.rmtree(moved_aside(path), ignore_errors=True)  # what a kill has left
+    clear(moved_aside(path))  # what a kill has left
     os.rename(path, moved_aside(path))
 
 # %% ../../nbs/checkpoint/01_format.ipynb #f1e4bf6b
@@ -218,37 +223,32 @@ def _sync(folder):
     try: os.fsync(handle)
     finally: os.close(handle)
 
-def write_file(path, data, fsync):
-    with open(path, 'wb') as file:
-        file.write(data)
-        file.flush()
-        if fsync: os.fsync(file.fileno())
-
 def _publish(path, files, fsync):
     "Write `files` into the new folder `path`, which appears when all files are complete."
-    draft = path.parent/f'.tmp-{path.name}'
-    shutil.rmtree(draft, ignore_errors=True)
+    new = path.parent/f'.tmp-{path.name}'
+    clear(new)
     try:
-        draft.mkdir()
-        for name,data in files.items(): write_file(draft/name, data, fsync)
-        if fsync: _sync(draft)
-        if path.exists(): move_aside(path)
-        os.rename(draft, path)
+        new.mkdir()
+        for name,data in files.items(): write_file(new/name, data, fsync)
+        if fsync: _sync(new)
+        if os.path.lexists(path): move_aside(path)
+        os.rename(new, path)
         if fsync: _sync(path.parent)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-    shutil.rmtree(moved_aside(path), ignore_errors=True)
+    finally: clear(new)
+    clear(moved_aside(path))
 
 # %% ../../nbs/checkpoint/01_format.ipynb #4c3aecc6
 def write_split(path, tree, tensors, info, fsync):
     "Write a state that has been split, which is the slow part."
     files = _pack(tree, tensors, info)
-    size,free = sum(map(len, files.values())),shutil.disk_usage(path.parent).free
+    size,room = sum(map(len, files.values())),'its folder is not there'
     try:
+        free = shutil.disk_usage(path.parent).free
+        room = f'{free:,} were free'
         if free < 1.1*size: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         _publish(path, files, fsync)
     except OSError as error: raise OSError(error.errno, f'{error.strerror}: this checkpoint needs '
-        f'{size:,} bytes, {free:,} were free; what was there before is as it was', str(path)
+        f'{size:,} bytes, {room}; what was there before is as it was', str(path)
     ) from error
     return size
 
@@ -263,27 +263,11 @@ def write_checkpoint(
     return write_split(Path(path), *split_state(state), info or {}, fsync)
 
 # %% ../../nbs/checkpoint/01_format.ipynb #438e5aa8
-def _read_file(path, expected=None, limit=1_000_000):
-    "The bytes of a regular file that has the size and the checksum `expected`."
-    try: found = os.lstat(path)
-    except OSError: raise CheckpointError(f'{path} is missing: the checkpoint is incomplete')
-    if not stat.S_ISREG(found.st_mode): raise CheckpointError(f'{path} is no regular file (a link?)'
-        ': checkpoints hold none; do not use this one')
-    size = expected['size'] if expected else limit
-    if found.st_size > size or expected and found.st_size != size: raise CheckpointError(
-        f'{path} has {found.st_size} bytes, expected {size}: it is damaged, take another one')
-    binary = getattr(os, 'O_BINARY', 0)  # Windows would change the ends of lines
-    handle = os.open(path, os.O_RDONLY | getattr(os, 'O_NOFOLLOW', 0) | binary)
-    with open(handle, 'rb') as file: data = file.read(size + 1)
-    if expected and zlib.crc32(data) != expected['crc32']: raise CheckpointError(
-        f'{path} has checksum {zlib.crc32(data)}, expected {expected["crc32"]}: it is damaged, '
-        'take another one')
-    return data
+_ENTRY = dict(size=range(2**63), crc32=range(2**32))
+_MANIFEST = dict(info=dict, versions={str: (str, int)}, crc32=range(2**32), files={str: _ENTRY})
 
-def _parse(path, data):
-    try: return json.loads(data)
-    except (ValueError, RecursionError) as error: raise CheckpointError(
-        f'{path} cannot be read as JSON: {type(error).__name__} {str(error)[:80]}') from None
+def _reader(path): return FileReader(path, CheckpointError,
+    'it is damaged, incomplete, or none of ours; take another checkpoint')
 
 # %% ../../nbs/checkpoint/01_format.ipynb #3d487eac
 def read_manifest(
@@ -291,31 +275,24 @@ def read_manifest(
 )->dict:  # With `info`, `versions`, `files`
     "The manifest of a checkpoint, without reading the other files."
     path = Path(path)
-    if path.is_symlink() or not path.is_dir(): raise CheckpointError(
-        f'{path} is no checkpoint: expected a folder')
-    for entry in os.scandir(path):
+    try: entries = None if path.is_symlink() else [*os.scandir(path)]
+    except (OSError,ValueError): entries = None
+    if entries is None: raise CheckpointError(f'{path} is no checkpoint: expected a folder')
+    for entry in entries:
         if entry.is_symlink(): raise CheckpointError(f'{entry.path} is a link: checkpoints hold '
                                                      'none; do not use this one')
-    manifest = _parse(path/'MANIFEST.json', _read_file(path/'MANIFEST.json'))
-    if not isinstance(manifest, dict) or manifest.get('format') != FORMAT: raise CheckpointError(
-        f'{path}/MANIFEST.json is none of `{FORMAT}`')
+    reader = _reader(path/'MANIFEST.json')
+    manifest = reader.read_json()
+    if manifest.get('format') != FORMAT: raise reader.wrong(f'is none of `{FORMAT}`')
     if manifest.get('version') != VERSION: raise CheckpointError(f'{path} has version '
-        f'{manifest.get("version")!r}, this nntrain reads {VERSION}: install the one that wrote it')
-    entries = manifest.get('files')
-    if _crc(manifest) != manifest.get('crc32') or not isinstance(entries, dict): raise \
-        CheckpointError(f'{path}/MANIFEST.json was changed: its checksum is another')
-    if {*entries} != {*FILES}: raise CheckpointError(
-        f'{path}/MANIFEST.json names the files {sorted(entries)}, expected {sorted(FILES)}')
+        f'{manifest.get("version")!r:.60}, this nntrain reads {VERSION}: install the one that '
+        'wrote it')
+    reader.check(manifest, _MANIFEST)
+    if _crc(manifest) != manifest['crc32']: raise reader.wrong(
+        'was changed, as its checksum is another')
+    if {*manifest['files']} != {*FILES}: raise reader.wrong(
+        f'names the files {reprlib.repr(sorted(manifest["files"]))}, expected {sorted(FILES)}')
     return manifest
-
-# %% ../../nbs/checkpoint/01_format.ipynb #83674f18
-def parse_tensors(path, data):
-    n = int.from_bytes(data[:8], 'little')
-    if n > min(len(data)-8, 100_000_000): raise CheckpointError(
-        f'{path}: the header claims {n} bytes, the file has {len(data)}: it is no safetensors file')
-    try: return load_tensors(data)
-    except (SafetensorError, ValueError, KeyError, RuntimeError) as error: raise CheckpointError(
-        f'{path} is no safetensors file: {str(error)[:80]}') from None
 
 # %% ../../nbs/checkpoint/01_format.ipynb #aed04e03
 def read_checkpoint(
@@ -323,10 +300,9 @@ def read_checkpoint(
 )->dict:  # The state
     "Read a checkpoint after checking all of it; no code in it can run."
     path,entries = Path(path),read_manifest(path)['files']
-    data = {name: _read_file(path/name, entries[name]) for name in FILES}
-    tensors = parse_tensors(path/FILES[0], data[FILES[0]])
-    tree = _parse(path/FILES[1], data[FILES[1]])
+    reader = _reader(path/FILES[1])
+    tree = reader.parse(reader.read(**entries[FILES[1]]))
+    tensors = _reader(path/FILES[0]).read_tensors(**entries[FILES[0]])[0]
     try: return join_state(tree, tensors)
-    except (KeyError, ValueError, TypeError, AttributeError, RuntimeError,
-            RecursionError) as error:
-        raise CheckpointError(f'{path} is not in the form of this format: {error!r}') from None
+    except Exception as error:  # a tag that is none, a tensor that is not there, ...
+        raise CheckpointError(f'{path} is not in the form of this format: {error!r:.200}') from None

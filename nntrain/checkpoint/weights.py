@@ -6,8 +6,6 @@
 __all__ = ['plain_names', 'save_model', 'load_model']
 
 # %% ../../nbs/checkpoint/04_weights.ipynb #4127b1ea
-import json
-import os
 import re
 from pathlib import Path
 
@@ -15,7 +13,8 @@ import torch
 from fastcore.basics import patch
 from safetensors.torch import save as save_tensors
 from torch import nn
-from .format import parse_tensors, split_state, write_file
+from .files import FileReader, draft, write_file
+from .format import split_state
 from ..learner import Learner
 
 # %% ../../nbs/checkpoint/04_weights.ipynb #e6bfbbd9
@@ -50,28 +49,39 @@ def save_model(
     names = {key: value['~tensor'] for key,value in tree.items() if '~tensor' in (value or ())}
     if len(names) < len(tree): raise TypeError(f'only tensors can be saved as weights: see {tree}')
     tied = {key: name for key,name in names.items() if key != name}
-    draft = path.with_name(f'.tmp-{path.name}')
-    try:
-        write_file(draft, save_tensors(tensors, {'format': 'pt', **tied}), fsync=True)
-        os.replace(draft, path)
-    finally: draft.unlink(missing_ok=True)
+    with draft(path) as new: write_file(new, save_tensors(tensors, {'format': 'pt', **tied}))
 
 # %% ../../nbs/checkpoint/04_weights.ipynb #8aa35f1e
+_CURE = 'it is damaged, or holds more than weights: save it again as .safetensors'
+
 def _read_weights(path):
     "Name -> tensor of a file of weights."
-    path = Path(path)
-    if path.suffix in ('.pt','.pth','.bin','.ckpt'):
-        version = tuple(int(n) for n in re.findall(r'\d+', torch.__version__)[:2])
-        if version < (2,10): raise RuntimeError(f'{path}: reading pickled weights needs torch '
-            f'2.10 or newer, this is {torch.__version__}; convert the file to .safetensors')
-        found = torch.load(path, map_location='cpu', weights_only=True)
-        while isinstance(found, dict) and (inner := {*found} & {'state_dict','model'}):
-            found = found[inner.pop()]
-        return found
-    data = path.read_bytes()
-    tensors = parse_tensors(path, data)
-    header = json.loads(data[8:8+int.from_bytes(data[:8], 'little')]).get('__metadata__', {})
-    return {**tensors, **{k: tensors[v] for k,v in header.items() if v in tensors}}
+    reader = FileReader(path, cure=_CURE, links=True)
+    if reader.path.suffix in ('.pt','.pth','.bin','.ckpt'): found = _unpickled(reader)
+    else:
+        found,about,_ = reader.read_tensors()
+        found.update({name: found[same] for name,same in about.items() if same in found})
+    return reader.check(found, {str: torch.Tensor})
+
+def _unpickled(reader):
+    "What torch's restricted reader makes of a file, or of the dict of weights in it."
+    version = tuple(int(n) for n in re.findall(r'\d+', torch.__version__)[:2])
+    if version < (2,10): raise RuntimeError(f'{reader.path}: reading pickled weights needs torch '
+        f'2.10 or newer, this is {torch.__version__}; convert the file to .safetensors')
+    with reader.open() as file:
+        if file.read(2) == b'PK': reader.check_zip(file)
+        file.seek(0)
+        try: found = torch.load(file, map_location='cpu', weights_only=True)
+        except Exception as error: raise reader.wrong(
+            f'cannot be read ({type(error).__name__} {str(error)[:300]})') from None
+    for _ in range(4):  # others wrap the weights, once or twice
+        inner = {*found} & {'state_dict','model'} if isinstance(found, dict) else ()
+        if inner: found = found[inner.pop()]
+    if not isinstance(found, dict): raise reader.wrong(f'holds a {type(found).__name__}')
+    odd = [name for name in found if type(name) is not str]
+    if odd: raise reader.wrong(f'holds {odd[0]!r:.60}, expected the name of a tensor')
+    return {name: value.detach() if isinstance(value, nn.Parameter) else value
+            for name,value in found.items()}
 
 # %% ../../nbs/checkpoint/04_weights.ipynb #f2de2a36
 def _unwrapped(name, mine):

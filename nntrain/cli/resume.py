@@ -20,6 +20,7 @@ import torch
 from .. import __version__
 from ..checkpoint.checkpoint import CheckpointS
 from ..distributed.distributed import DistributedS
+from ..checkpoint.files import FileReader
 from ..checkpoint.folder import FolderLock, checkpoints, remove_checkpoint, show_checkpoints
 from ..distributed.comm import my_place, start_ranks, told
 from .run_folder import FILES, RowsS, load_run, read_info, replace_file
@@ -61,6 +62,9 @@ def find_lr(
 
 # %% ../../nbs/cli/02_resume.ipynb #bb0d4c10
 BEGUN,SAVED = 'run.json','checkpoints'
+_CURE = f'nntrain {__version__} cannot go on with this run: choose another folder'
+_BEGUN = {'format': {1}, 'options': {str: (str, float, bool, None)}, 'images?': str, 'lr': float,
+          'curve?': ([], [[float], [float]]), 'versions?': {str: str}}
 
 def read_begun(
     folder,   # Of a run
@@ -68,12 +72,7 @@ def read_begun(
     "What was written down when the run in `folder` began."
     path = Path(folder)/BEGUN
     if not os.path.lexists(path): return None
-    try: begun = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError,ValueError) as error:
-        raise ValueError(f'{path} cannot be read ({error}): choose another folder') from error
-    if not isinstance(begun, dict) or begun.get('format') != 1: raise ValueError(f'{path} is not '
-        f'of a run that nntrain {__version__} can go on with: choose another folder')
-    return begun
+    return FileReader(path, cure=_CURE).read_json(_BEGUN)
 
 # %% ../../nbs/cli/02_resume.ipynb #10e9e239
 def begin(

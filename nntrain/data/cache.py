@@ -88,12 +88,14 @@ def read_decoded(
     fingerprint:str, # Of the split
 )->dict:             # Name of column -> tensor, in the order of the columns
     "The tensors in a file that `write_decoded` made; a damaged or foreign one is a ValueError."
+    if not os.path.isfile(path): raise FileNotFoundError(f'{path} is no regular file')
     try:
         with safe_open(path, 'pt') as file:
             checksum,about = (file.metadata() or {})['decoded'].split(' ', 1)
             names = json.loads(about)['columns']
             tensors = {name: file.get_tensor(name).clone() for name in names}
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError,
+            RecursionError) as error:
         raise ValueError(f'cannot be read ({type(error).__name__})') from error
     if _checksum(tensors) != checksum: raise ValueError('is damaged')
     if about != _about(fingerprint, tensors): raise ValueError('is of other data')
@@ -126,6 +128,7 @@ def kept_size(
 )->int:       # Bytes; None if nothing usable is kept
     "What the tensors of a split that was kept take in memory."
     path = kept_path(split, name, cache)
+    if not os.path.isfile(path): return None
     try:
         with safe_open(path, 'pt'): pass        # the header fits the length of the file, or raises
         with open(path, 'rb') as file: header = int.from_bytes(file.read(8), 'little')

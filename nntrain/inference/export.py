@@ -7,7 +7,6 @@ __all__ = ['FORMATS', 'WithTransforms', 'whole_model', 'describe_input', 'file_i
 
 # %% ../../nbs/inference/05_export.ipynb #2421b7a3
 import json
-import os
 import warnings
 from copy import deepcopy
 from dataclasses import asdict
@@ -19,7 +18,8 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 
 from .. import __version__
-from ..checkpoint.format import parse_tensors, write_file
+from ..checkpoint.files import FileReader, draft, write_file
+from ..checkpoint.format import DTYPE_OF
 from .inputs import Preparation, as_predictions, find_classes, find_preparation
 from .inputs import first_inputs
 from .formats import as_program, from_onnx, from_pt2, to_onnx, to_pt2
@@ -80,6 +80,12 @@ def file_info(
         dtype=str(inputs.dtype).removeprefix('torch.'),
         preparation=preparation and asdict(preparation))
 
+# %% ../../nbs/inference/05_export.ipynb #b7e1a003
+_SIZES = [range(2**31)]
+_PREPARATION = dict(mode={'L','RGB'}, size=[range(1, 2**20), range(1, 2**20)], flatten=bool)
+_INFO = {'format': {1}, 'classes': (None, [str]), 'shape': _SIZES, 'dtype': {*DTYPE_OF},
+         'preparation': (None, _PREPARATION), 'normalize?': [[[float], [float]]]}
+
 # %% ../../nbs/inference/05_export.ipynb #269386ba
 class Predictor:
     "An exported model with its preparation and class names."
@@ -90,7 +96,7 @@ class Predictor:
         if info.get('format') != 1: raise ValueError(
             f'a file of format {info.get("format")}, this nntrain {__version__} reads 1')
         self.run,self.info,self.classes = run,info,info['classes']
-        self.shape,self.dtype = tuple(info['shape']),getattr(torch, info['dtype'])
+        self.shape,self.dtype = tuple(info['shape']),DTYPE_OF[info['dtype']]
         kept = info['preparation']
         self.preparation = kept and Preparation(**{**kept, 'size': tuple(kept['size'])})
 
@@ -125,15 +131,15 @@ def _to_safetensors(whole, info):
     text = json.dumps(dict(info, normalize=means))
     return save_tensors(tensors, {'format': 'pt', 'nntrain': text})
 
-def _from_safetensors(path, data, model):
-    if model is None: raise ValueError(f'{path} holds weights alone: give the model that they '
-        'belong to, load_predictor(path, model); the formats pt2 and onnx need none')
-    parse_tensors(path, data)                              # or say what is wrong
-    header = json.loads(data[8:8+int.from_bytes(data[:8], 'little')]).get('__metadata__', {})
-    if 'nntrain' not in header: raise ValueError(f'{path} was not made by `export`: its header has '
-        'no `nntrain`; `nntrain.checkpoint.weights.load` reads weights alone')
-    info,model = json.loads(header['nntrain']),deepcopy(model)
-    load_model(model, path)
+def _from_safetensors(reader, model):
+    if model is None: raise ValueError(f'{reader.path} holds weights alone: give the model that '
+        'they belong to, load_predictor(path, model); the formats pt2 and onnx need none')
+    _,header,_ = reader.read_tensors()
+    if 'nntrain' not in header: raise reader.wrong('was not made by `export`, as its header has no '
+        '`nntrain`: `nntrain.checkpoint.weights.load_model` reads weights alone')
+    info,model = reader.parse(header['nntrain'].encode()),deepcopy(model)
+    reader.check(info, {**_INFO, 'normalize': _INFO['normalize?']})
+    load_model(model, reader.path)
     whole = WithTransforms([Normalize(*pair) for pair in info['normalize']], model)
     return torch.no_grad()(whole.cpu().eval()),info
 
@@ -149,14 +155,11 @@ def load_predictor(
     format = path.suffix[1:]
     if format not in FORMATS: raise ValueError(
         f'{path}: expected a file that ends in .{", .".join(FORMATS)}, as `export` writes them')
-    try: data = path.read_bytes()
-    except OSError as error: raise ValueError(f'{path} cannot be read: {error.strerror}') from error
-    try:
-        if format == 'safetensors': return Predictor(*_from_safetensors(path, data, model))
-        return Predictor(*(from_pt2 if format == 'pt2' else from_onnx)(data))
-    except ValueError as error:
-        error.add_note(f'in {path}')
-        raise
+    reader = FileReader(path, links=True, cure='it is damaged, or not made by `export`, or by a '
+                        f'newer nntrain than {__version__}: export it again')
+    if format == 'safetensors': run,info = _from_safetensors(reader, model)
+    else: run,info = (from_pt2 if format == 'pt2' else from_onnx)(reader.read(2**40), path)
+    return Predictor(run, reader.check(info, _INFO))
 
 # %% ../../nbs/inference/05_export.ipynb #9373826a
 @patch
@@ -177,12 +180,9 @@ def export(self:Learner,
     else:
         program = as_program(whole, inputs.shape[1:], inputs.dtype)
         data = (to_pt2 if format == 'pt2' else to_onnx)(program, info)
-    draft = path.with_name(f'.tmp-{path.name}')
-    try:
-        write_file(draft, data, fsync=True)
-        _check_same(load_predictor(draft, self.model), inputs, scores)
-        os.replace(draft, path)
-    finally: draft.unlink(missing_ok=True)
+    with draft(path) as new:
+        write_file(new, data)
+        _check_same(load_predictor(new, self.model), inputs, scores)
     return path
 
 # %% ../../nbs/inference/05_export.ipynb #011346c7

@@ -16,6 +16,8 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 import torch
 
+from ..checkpoint.files import FileReader
+
 # %% ../../nbs/inference/04_formats.ipynb #e962365c
 @contextmanager
 def _quietly():
@@ -106,59 +108,70 @@ def _strings(value, key=None):
             yield None,name
             yield from _strings(item, name)
 
-def _check_model(found):
+_NEEDED = ('models/model.json', f'extra/{INFO}',
+           *(f'data/{kind}/model_{kind}_config.json' for kind in ('weights', 'constants')))
+_META = dict(config={str: dict(use_pickle=bool, path_name=str)})
+
+def _check_model(reader, found):
     for kind in ('weights', 'constants'):
-        for meta in found[f'data/{kind}/model_{kind}_config.json']['config'].values():
-            if meta['use_pickle'] is not False or not re.fullmatch(r'\w+_\d+', meta['path_name']):
-                raise ValueError(f'a pickle among the {kind}: {_CURE}')
+        config = found[f'data/{kind}/model_{kind}_config.json']
+        for meta in reader.check(config, _META, kind)['config'].values():
+            if meta['use_pickle'] or not re.fullmatch(r'\w+_\d+', meta['path_name']):
+                raise reader.wrong(f'has a pickle among the {kind}')
     model = found['models/model.json']
-    if model.get('guards_code'): raise ValueError(f'a program with code in it: {_CURE}')
+    if model.get('guards_code'): raise reader.wrong('has a program with code in it')
     for key,text in _strings(model):
-        if not _STRINGS.get(key, _NAME).fullmatch(text): raise ValueError(
-            f'a program with {text[:60]!r} in it: {_CURE}')
+        if not _STRINGS.get(key, _NAME).fullmatch(text): raise reader.wrong(
+            f'has a program with {text[:60]!r} in it')
 
 # %% ../../nbs/inference/04_formats.ipynb #f06489de
 def check_pt2(
-    data:bytes, # A .pt2 file
-)->dict:        # Name -> content of the small parts that are JSON
+    data:bytes,       # A .pt2 file
+    name='the file',  # For errors
+)->dict:              # Name -> content of the small parts that are JSON
     "Raise unless a file holds tensors, and arithmetic with them, and nothing else."
-    try: archive = zipfile.ZipFile(io.BytesIO(data))
-    except zipfile.BadZipFile as error: raise ValueError(f'no .pt2 file ({error})') from None
-    names,found = archive.namelist(),{}
-    if len({*names}) < len(names) or len({name.partition('/')[0] for name in names}) > 1:
-        raise ValueError(f'more than one archive in one: {_CURE}')
+    reader,file,found = FileReader(name, cure=_CURE),io.BytesIO(data),{}
+    names = reader.check_zip(file)
+    if len({name.partition('/')[0] for name in names}) > 1:
+        raise reader.wrong('has more than one archive in it')
+    archive = zipfile.ZipFile(file)
     for name in names:
-        if not _PARTS.fullmatch(name): raise ValueError(f'unexpected part {name!r}: {_CURE}')
-        if name.endswith('.pt') and archive.read(name): raise ValueError(
-            f'{name} has a pickle: {_CURE}')
-        if name.endswith('.json'): found[name.partition('/')[2]] = json.loads(archive.read(name))
-    needed = {'models/model.json', f'extra/{INFO}',
-              *(f'data/{kind}/model_{kind}_config.json' for kind in ('weights', 'constants'))}
-    if needed - {*found}: raise ValueError(f'no {min(needed - {*found})} inside: {_CURE}')
-    _check_model(found)
+        if not _PARTS.fullmatch(name): raise reader.wrong(f'has an unexpected part {name!r}')
+        try: part = archive.read(name) if name.endswith(('.pt','.json')) else b''
+        except Exception as error: raise reader.wrong(f'is damaged at {name} ({error})') from None
+        if name.endswith('.json'): found[name.partition('/')[2]] = reader.parse(part)
+        elif part: raise reader.wrong(f'has a pickle, {name}')
+    reader.check({'parts': found}, {'parts': {name: dict for name in _NEEDED}})
+    _check_model(reader, found)
     return found
 
 # %% ../../nbs/inference/04_formats.ipynb #334b712f
 def from_pt2(
-    data:bytes, # A .pt2 file
-)->tuple:       # A function from a batch of inputs to one of outputs, and the info
+    data:bytes,      # A .pt2 file
+    name='the file', # For errors
+)->tuple:            # A function from a batch of inputs to one of outputs, and the info
     "Check a file and return its program."
-    info = check_pt2(data)[f'extra/{INFO}']
-    with _quietly(): run = torch.export.load(io.BytesIO(data)).module()
+    info = check_pt2(data, name)[f'extra/{INFO}']
+    try:
+        with _quietly(): run = torch.export.load(io.BytesIO(data)).module()
+    except Exception as error: raise FileReader(name, cure=_CURE).wrong('has a program that torch '
+        f'cannot load ({type(error).__name__} {str(error)[:150]})') from None
     return torch.no_grad()(run),info
 
 def from_onnx(
-    data:bytes, # An .onnx file
-)->tuple:       # As of `from_pt2`
+    data:bytes,      # An .onnx file
+    name='the file', # For errors
+)->tuple:            # As of `from_pt2`
     "The program of a file, run by onnxruntime on the CPU."
     try: import onnxruntime
     except ImportError: raise ImportError(
         "onnxruntime is missing: pip install 'nntrain[onnx]'") from None
+    reader = FileReader(name, cure=_CURE)
     try: session = onnxruntime.InferenceSession(data, providers=['CPUExecutionProvider'])
-    except Exception as error: raise ValueError(
-        f'no .onnx file that onnxruntime can run: {str(error)[:150]}') from None
+    except Exception as error: raise reader.wrong(
+        f'is no .onnx file that onnxruntime can run ({str(error)[:150]})') from None
     info = session.get_modelmeta().custom_metadata_map.get('nntrain')
-    if info is None: raise ValueError('the .onnx file was not made by `to_onnx`: it has no '
-                                      '`nntrain` among its metadata')
+    if info is None: raise reader.wrong('was not made by `to_onnx`, as it has no `nntrain` among '
+                                        'its metadata')
     run = lambda x: torch.from_numpy(session.run(['scores'], {'x': x.cpu().numpy()})[0])
-    return run,json.loads(info)
+    return run,reader.parse(info.encode())

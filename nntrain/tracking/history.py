@@ -14,6 +14,9 @@ from html import escape
 import torch
 from fastcore.basics import patch
 
+from ..checkpoint.files import FileReader
+from ..data.names import csv_cell, printable
+
 # %% ../../nbs/tracking/01_history.ipynb #ccbdea7d
 def stack_tables(
     tables, # Dicts, name -> tensor of one dimension; within a table all of one length
@@ -130,6 +133,10 @@ def _lenient(value):
     return [_lenient(item) for item in value] if isinstance(value, list) else value
 
 # %% ../../nbs/tracking/01_history.ipynb #49ae7d61
+_NUMBER = range(2**53)
+_ROW = dict(fit=_NUMBER, epoch=_NUMBER, mode=str)
+_STATE = dict(rows=[_ROW], passes=[[_NUMBER, _NUMBER, str, _NUMBER, [str]]], series={str: [float]})
+
 @patch
 def to_json(self:History):
     "All of it as a text of strict JSON."
@@ -140,7 +147,15 @@ def from_json(cls:History,
     text:str, # What `to_json` returned
 ):
     "The records that the text was made from."
-    state,history = _lenient(json.loads(text)),cls()
+    reader = FileReader('the text of a history', cure='it is damaged, or not made by `to_json`')
+    state,history = _lenient(reader.parse(text.encode(errors='surrogatepass'), dict)),cls()
+    reader.check(state, _STATE)
+    n = sum(one[3] for one in state['passes'])
+    for *key,_,names in state['passes']:
+        if {*names} - {*state['series']}: raise reader.wrong(f'has no series {names} for {key}')
+    for name,column in state['series'].items():
+        if len(column) != n: raise reader.wrong(f'has {len(column)} of {name!r} in its series, '
+                                                f'expected {n}')
     state['series'] = {k: torch.tensor(v, dtype=torch.float64) for k,v in state['series'].items()}
     history.load_state_dict(state)
     return history
@@ -167,9 +182,9 @@ def to_csv(self:History,
     if not hasattr(path, 'write'):
         with open(path, 'w', encoding='utf-8', newline='') as file: return self.to_csv(file, of)
     table = self.table(of)
-    writer = csv.DictWriter(path, list(dict.fromkeys(name for row in table for name in row)))
-    writer.writeheader()
-    writer.writerows(table)
+    names,writer = list(dict.fromkeys(name for row in table for name in row)),csv.writer(path)
+    for row in ({name: name for name in names}, *table):
+        writer.writerow(csv_cell(row.get(name, '')) for name in names)
 
 # %% ../../nbs/tracking/01_history.ipynb #a95e13d4
 @patch
@@ -197,7 +212,9 @@ def _last_rows(history):
     frame,measured = history.to_df(),{'epoch','mode', *history.metrics()}
     kept = [name for name in frame if name in measured or frame[name].map(repr).nunique() > 1]
     n_before = max(len(frame)-12, 0)
-    return frame[kept].tail(12),f'\n({n_before} earlier rows)' if n_before else ''
+    shown = frame[kept].tail(12).rename(columns=printable)
+    shown = shown.map(lambda value: printable(value) if isinstance(value, str) else value)
+    return shown,f'\n({n_before} earlier rows)' if n_before else ''
 
 @patch
 def __str__(self:History):
@@ -224,7 +241,7 @@ def __repr__(self:History):
     if not self.rows: return f'History({text})'
     last = self.rows[-1]
     found = ', '.join(f'{name} {last[name]:.4g}' for name in self.metrics() if name in last)
-    return f"History({text}; {last['mode']} {found})"
+    return printable(f"History({text}; {last['mode']} {found})")
 
 # %% ../../nbs/tracking/01_history.ipynb #1d850653
 def smoothed(

@@ -16,6 +16,8 @@ import warnings
 from importlib import import_module
 from pathlib import Path
 
+from ..checkpoint.files import replace_file
+from ..data.names import csv_cell
 from ..training.hyperparams import HyperParams
 from ..pubsub import SAVE, Subscriber
 from .history import History
@@ -179,9 +181,7 @@ class _FileS(TrackerS):
         self.replace(self.rows[:n])
         return n
     def replace(self, rows):
-        new = self.path.with_name(f'.{self.path.name}.new')
-        new.write_text(self.text(rows), encoding='utf-8', newline='')
-        os.replace(new, self.path)
+        replace_file(self.path, self.text(rows).encode(errors='backslashreplace'))
     def write(self, row, batches):
         with open(self.path, 'a', encoding='utf-8', newline='') as f: f.write(self.line(row))
     def text(self, rows): return ''.join(map(self.line, rows))
@@ -200,7 +200,8 @@ class CSVLoggerS(_FileS):
         return self.line(dict(zip(self.columns, self.columns))) + super().text(rows) if rows else ''
     def line(self, row):
         text = io.StringIO(newline='')
-        csv.DictWriter(text, self.columns, lineterminator='\n').writerow(row)
+        cells = [csv_cell(row.get(name, '')) for name in self.columns]
+        csv.writer(text, lineterminator='\n').writerow(cells)
         return text.getvalue()
     def write(self, row, batches):
         if {*row} <= {*self.columns}: return super().write(row, batches)
