@@ -203,7 +203,7 @@ class Learner(Publisher, Stateful, BatchViews):
         ...
     @property
     def history(self) -> History:
-        "The `History` of the recorder that is subscribed, of several the first."
+        "The `History` of the first subscribed recorder."
         ...
     @property
     def hypers(self):

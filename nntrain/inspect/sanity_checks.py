@@ -89,7 +89,7 @@ def _deterministic(learn):
     return difference == 0,f'largest difference {difference:.3g}'
 
 def _influence(learn, i):
-    "Influence of the other samples on output `i`, relative to its own input; None if nothing has any."
+    "Influence of the other samples on output `i`, relative to its own input; None without any."
     x = learn.x.detach()
     if not x.is_floating_point():
         before = _forward(learn)[i].float()

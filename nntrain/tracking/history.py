@@ -21,7 +21,7 @@ from ..data.names import csv_cell, printable
 def stack_tables(
     tables, # Dicts, name -> tensor of one dimension; within a table all of one length
 )->dict:    # One table
-    "Tables one below the other; NaN where one of them lacks a column."
+    "Stack tables; NaN where one of them lacks a column."
     length = lambda table: len(next(iter(table.values())))
     blank = lambda table: torch.full((length(table),), math.nan, dtype=torch.float64)
     names = dict.fromkeys(name for table in tables for name in table)
@@ -36,11 +36,11 @@ class History:
 
     @property
     def columns(self):
-        "Names of the columns that any row has."
+        "Names of all columns in the rows."
         return list(dict.fromkeys(name for row in self.rows for name in row))
     @property
     def modes(self):
-        "`train`, `valid` and what else the rows have as `mode`."
+        "All modes of the rows, such as `train` and `valid`."
         return list(dict.fromkeys(('train','valid', *(row['mode'] for row in self.rows))))
 
     def __len__(self): return len(self.rows)
@@ -106,7 +106,7 @@ def state_dict(self:History):
 def load_state_dict(self:History,
     state:dict, # What `state_dict` returned
 ):
-    "Replace everything by the state."
+    "Replace all rows and tables by the state."
     self.rows,self.tables,start = [dict(row) for row in state['rows']],{},0
     for *key,n,names in state['passes']:
         self.tables[tuple(key)] = {k: state['series'][k][start:start+n].clone() for k in names}
@@ -120,7 +120,7 @@ def _host(value):
 _ODD = {'nan': 'NaN', 'inf': 'Infinity', '-inf': '-Infinity'}
 
 def _strict(value):
-    "Numbers that JSON lacks as strings, tensors as lists."
+    "Convert numbers that JSON lacks to strings, and tensors to lists."
     if isinstance(value, float) and not math.isfinite(value): return _ODD[repr(value)]
     if isinstance(value, dict): return {key: _strict(item) for key,item in value.items()}
     value = _host(value)
@@ -139,14 +139,14 @@ _STATE = dict(rows=[_ROW], passes=[[_NUMBER, _NUMBER, str, _NUMBER, [str]]], ser
 
 @patch
 def to_json(self:History):
-    "All of it as a text of strict JSON."
+    "The whole history as strict JSON."
     return json.dumps(_strict(self.state_dict()), allow_nan=False)
 
 @patch(cls_method=True)
 def from_json(cls:History,
     text:str, # What `to_json` returned
 ):
-    "The records that the text was made from."
+    "The history from such a text."
     reader = FileReader('the text of a history', cure='it is damaged, or not made by `to_json`')
     state,history = _lenient(reader.parse(text.encode(errors='surrogatepass'), dict)),cls()
     reader.check(state, _STATE)
@@ -200,7 +200,7 @@ def _is_number(value): return isinstance(value, (int,float)) and not isinstance(
 
 @patch
 def metrics(self:History):
-    "Columns of the rows that were measured."
+    "The measured columns of the rows."
     tables = stack_tables([*self.tables.values()])
     aside = {'fit','epoch','mode','batches', *tables} - {'loss'}
     return [name for name in self.columns if name not in aside
@@ -225,14 +225,14 @@ def __str__(self:History):
 
 @patch
 def _repr_html_(self:History):
-    "The same for a notebook; pandas escapes the names."
+    "The last twelve rows as HTML; pandas escapes the names."
     if not self.rows: return escape(repr(self))
     frame,note = _last_rows(self)
     return frame.to_html(index=False, na_rep='', float_format='{:.4g}'.format) + note
 
 @patch
 def __repr__(self:History):
-    "How much was recorded, and the last row, in one line."
+    "The counts and the last row, in one line."
     epochs = {(row.get('fit'), row.get('epoch')) for row in self.rows}
     n_batches = sum(len(table['loss']) for key,table in self.tables.items() if key[2] == 'train')
     fits = len({row.get('fit') for row in self.rows} | {key[0] for key in self.tables})
@@ -273,7 +273,7 @@ def _mark_fits(history, ax):
     ax.set(xlabel=_TEXTS['batches'], xlim=(0, None))
 
 def _epochs(history, mode):
-    "How many epochs were over with each row of `mode`, over all fits."
+    "The number of completed epochs at each row of `mode`, over all fits."
     seen = list(dict.fromkeys((row['fit'], row['epoch']) for row in history.rows))
     return [seen.index((row['fit'], row['epoch'])) + 1 for row in history[mode]]
 
@@ -304,7 +304,7 @@ def plot_loss(self:History,
 def plot_lr(self:History,
     ax=None, # Axes to draw on; None makes some
 ):
-    "Learning rate of each training batch and, if there is any, momentum on an axis of its own."
+    "Learning rate of each training batch, and momentum, if any, on a separate axis."
     ax,rates = _axes(ax, 2.6),self.series('lr').tolist()
     ax.plot(range(1, len(rates)+1), rates, color='C0')
     ax.set_ylabel(_TEXTS['lr'], color='C0')
@@ -324,7 +324,7 @@ def plot_metrics(self:History,
     columns=None, # Names of columns; None means all that were measured
     axes=None,    # As many axes; None makes some
 ):
-    "What was measured against the epochs, a panel for each column; returns the list of axes."
+    "Measured columns against the epochs, a panel for each; returns the list of axes."
     if isinstance(columns, str): columns = [columns]
     columns = self.metrics() if columns is None else columns
     if axes is None:
@@ -341,7 +341,7 @@ def plot_metrics(self:History,
 
 # %% ../../nbs/tracking/01_history.ipynb #c936839f
 def _differences(histories):
-    "What is different in the first batches of some runs, as a text for each."
+    "The differences in the first batches of some runs, as a text for each."
     first = [{k: v[0].item() for k,v in next(iter(h.tables.values())).items()
               if k not in ('loss','samples')} for h in histories]
     names = [k for k in first[0] if len({table.get(k) for table in first}) > 1]

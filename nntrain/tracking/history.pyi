@@ -30,14 +30,14 @@ class History:
         "Rows, the passes with their number of batches and columns, and the series as tensors."
         ...
     def load_state_dict(self, state: dict):
-        "Replace everything by the state."
+        "Replace all rows and tables by the state."
         ...
     def to_json(self):
-        "All of it as a text of strict JSON."
+        "The whole history as strict JSON."
         ...
     @classmethod
     def from_json(cls, text: str):
-        "The records that the text was made from."
+        "The history from such a text."
         ...
     def table(self, of: str='rows') -> list:
         "Rows, or batches with fit, epoch, mode and number in the pass."
@@ -49,22 +49,22 @@ class History:
         "Rows or batches as a DataFrame."
         ...
     def metrics(self):
-        "Columns of the rows that were measured."
+        "The measured columns of the rows."
         ...
     def __str__(self):
         "The last twelve rows as a table."
         ...
     def __repr__(self):
-        "How much was recorded, and the last row, in one line."
+        "The counts and the last row, in one line."
         ...
     def plot_loss(self, beta=None, ax=None):
         "Loss of the training batches, their average, and the loss of the validation passes."
         ...
     def plot_lr(self, ax=None):
-        "Learning rate of each training batch and, if there is any, momentum on an axis of its own."
+        "Learning rate of each training batch, and momentum, if any, on a separate axis."
         ...
     def plot_metrics(self, columns=None, axes=None):
-        "What was measured against the epochs, a panel for each column; returns the list of axes."
+        "Measured columns against the epochs, a panel for each; returns the list of axes."
         ...
 def smoothed(values, beta: float=0.98) -> list: ...
 def compare(*histories: History, column: str='loss', labels=None, ax=None): ...

@@ -41,7 +41,7 @@ def row_of(
     fit:int=0,   # Number of the fit
     start:int=0, # Training batches of the fits before
 )->dict:         # Column -> number or text
-    "The row of the pass: the recorder's, or else made of `learn.row` and the hyperparameters."
+    "The row of the pass: the recorder's, or else `learn.row` with the hyperparameters."
     history = history_of(learn)
     if history is not None: return dict(history.rows[-1])
     row = dict(fit=fit, **learn.row, batches=start + learn.train_iter)
@@ -83,7 +83,7 @@ def config_of(
 
 # %% ../../nbs/tracking/03_loggers.ipynb #e784f041
 class TrackerS(Subscriber):
-    "Hands every row to a service outside, which cannot end the training; the base of such."
+    "Base class that sends every row to a service, whose errors cannot end the training."
     order = SAVE+1  # opened when all others have made their checks
     state_names = 'rows','sent','fit','start','whole','run'
     rows,sent,fit,start,whole = (),0,-1,0,0
@@ -91,13 +91,13 @@ class TrackerS(Subscriber):
 
     def open(self, learn): "Connect to the service; raises what is wrong before training begins."
     def keep(self, n):
-        "Have the service forget all but the first `n` rows; returns how many it has."
+        "Make the service delete all but the first `n` rows; returns how many it has."
         return n
     def write(self, row, batches): "Send a row and the (step, numbers) of its batches."
     def close(self, error): "End it; `error` is what ended the fit, if anything did."
 
     def attempt(self, do, *args):
-        "Call the service; an error becomes a warning, the first of a fit."
+        "Call the service; the first error of a fit becomes a warning."
         if not self.opened or self.failed is not None and do != self.close: return
         try:
             with generators_kept(): do(*args)
@@ -106,7 +106,7 @@ class TrackerS(Subscriber):
                 f'{type(self).__name__}: training goes on without it, as it raised {error!r}')
             self.failed = self.failed or error
     def send(self, *new):
-        "Write the rows that the service lacks, and new ones."
+        "Write the missing rows of the service, and the new ones."
         if not self.ready: self.sent,self.ready = self.keep(self.sent),True
         for row in (*self.rows[self.sent:], *new):
             self.write(row, batch_numbers(self.history, row))
@@ -162,7 +162,7 @@ def check_writable(
 def set_aside(
     path:Path, # A file, which need not exist
 ):
-    "Give a file that is not empty another name, the first that is free: `name.1`, `name.2`, ..."
+    "Rename a nonempty file to the first free name: `name.1`, `name.2`, ..."
     if not path.exists() or not path.stat().st_size: return
     i = 1
     while path.with_name(f'{path.name}.{i}').exists(): i += 1
@@ -171,7 +171,7 @@ def set_aside(
 
 # %% ../../nbs/tracking/03_loggers.ipynb #fb332c67
 class _FileS(TrackerS):
-    "Writes each row as a line of text."
+    "Write each row as a line of text."
     def __init__(self,
         path, # File; its folder is made if it is missing
     ): self.path = Path(path)
@@ -187,14 +187,14 @@ class _FileS(TrackerS):
     def text(self, rows): return ''.join(map(self.line, rows))
 
 class JSONLLoggerS(_FileS):
-    "Writes each row as a line of JSON; numbers that JSON lacks are texts, such as 'NaN'."
+    "Write each row as a line of JSON; numbers that JSON lacks become strings, such as 'NaN'."
     def line(self, row):
         odd = {'nan': 'NaN', 'inf': 'Infinity', '-inf': '-Infinity'}
         return json.dumps({k: odd.get(repr(v), v) for k,v in row.items()}, allow_nan=False) + '\n'
 
 # %% ../../nbs/tracking/03_loggers.ipynb #340979f5
 class CSVLoggerS(_FileS):
-    "Writes each row as a line of comma-separated values, the names of the columns first."
+    "Write each row as a line of comma-separated values, with the column names in the first line."
     def text(self, rows):
         self.columns = list(dict.fromkeys(name for row in rows for name in row))
         return self.line(dict(zip(self.columns, self.columns))) + super().text(rows) if rows else ''

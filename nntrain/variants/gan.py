@@ -168,7 +168,7 @@ def show_rows(
 
 # %% ../../nbs/variants/04_gan.ipynb #07324ea2
 class SamplesS(Subscriber):
-    "Keep samples from the same noise as epochs pass."
+    "Keep samples from the same noise for each epoch."
     order,state_names = SHOW,('kept',)
     def __init__(self,
         n:int=16,    # Samples kept each time
