@@ -209,6 +209,8 @@ class MetricsS(Subscriber):
         self.metrics,self.show,self.prints = named_metrics(metrics, named),show,False
         self.columns = Columns(self.metrics)
 
+    def __repr__(self):
+        return f"MetricsS({', '.join([*self.metrics, *['show=False']*(not self.show)])})"
     def before_fit(self, learn):
         alike = [s for s in learn.subs if isinstance(s, MetricsS)]
         self.prints = self.show and not self.rank and self is alike[-1] and not any(

@@ -7,8 +7,8 @@ __all__ = ['CANCEL', 'PREPARE', 'GROUP', 'PRECISION', 'TRANSFORM', 'MEASURE', 'S
            'CancelException', 'CancelFitException', 'CancelFullEpochException', 'CancelEpochException',
            'CancelTrainException', 'CancelValidateException', 'CancelBatchException', 'CancelPredictException',
            'CancelLossException', 'CancelBackwardException', 'CancelStepException', 'PublishEvents', 'phases',
-           'Subscriber', 'every', 'once', 'goes_before', 'in_order', 'Plan', 'nearest_event', 'check_subscriber',
-           'Publisher']
+           'Subscriber', 'in_a_word', 'every', 'once', 'goes_before', 'in_order', 'Plan', 'nearest_event',
+           'check_subscriber', 'Publisher']
 
 # %% ../nbs/03_pubsub.ipynb #54a22c9e
 import difflib
@@ -113,6 +113,14 @@ class Subscriber:
         warnings.warn(f'{cls.__name__}._state is called `state_names` now', DeprecationWarning, 3)
         cls.state_names = cls._state
 
+    def __repr__(self):
+        "The class, and the settings that are not their defaults."
+        parameters = inspect.signature(type(self)).parameters.values()
+        named = [p for p in parameters if p.name in vars(self) and 'VAR' not in p.kind.name]
+        settings = [(p.name, in_a_word(vars(self)[p.name]), p.default) for p in named]
+        shown = [f'{name}={text}' for name,text,default in settings if text != in_a_word(default)]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
     def on_ranks(self, ranks):
         "Called once before a fit in several processes; `ranks` tells the place and adds numbers."
 
@@ -125,6 +133,15 @@ class Subscriber:
         if set(state) != set(self.state_names): raise ValueError(f'{type(self).__name__}: the '
             f'state has {sorted(state)}, expected {sorted(self.state_names)}')
         for name,value in state.items(): setattr(self, name, value)
+
+# %% ../nbs/03_pubsub.ipynb #17075aa1
+def in_a_word(
+    value, # Anything
+)->str:    # At most 40 characters
+    "The name of a function or class, a short `repr`, or the class of what has a long one."
+    if hasattr(value, '__name__'): return value.__name__
+    text = repr(value)
+    return text if len(text) <= 40 and '\n' not in text else f'<{type(value).__name__}>'
 
 # %% ../nbs/03_pubsub.ipynb #5b7253ef
 def every(
@@ -441,8 +458,9 @@ class _On(Subscriber):
     "A function subscribed to one event; removed by `remove()`, or at the end of a `with`."
     def __init__(self, publisher, event, fn, n, order):
         name = getattr(fn, '__name__', type(fn).__name__)
-        self.publisher,self.name,self.order = publisher,name,order
+        self.publisher,self.event,self.name,self.order = publisher,event,name,order
         setattr(self, event, every(n)(partial(fn)))
+    def __repr__(self): return f'on({self.event!r}, {self.name})'
     def remove(self): self.publisher.unsubscribe(self)
     def __enter__(self): return self
     def __exit__(self, *error): self.remove()

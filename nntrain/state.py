@@ -353,6 +353,7 @@ def n_bytes(
 # %% ../nbs/09_state.ipynb #25ce1544
 class Stateful:
     "A learner's state as one dict, loading it, and trying things without a trace."
+    rehearsing = False  # True inside of `rehearse`
     def state_dict(self)->dict:
         "All that a fit needs to go on as if it had not stopped; copies, not the live tensors."
         loaders,position = loaders_of(self.dls),self.position()
@@ -445,6 +446,7 @@ class Stateful:
             stack.callback(put_positions_back)
             stack.callback(undo)
             self.running,self.fitting,self.resuming = None,False,None
+            self.rehearsing = True
             if not observers: self.mute_observers()
             yield self
 
