@@ -74,7 +74,7 @@ class DeviceS(Subscriber):
     "Move the learner's modules before the fit, and each batch before it is used, to `device`."
     order = PREPARE
     def __init__(self,
-        device=None, # Such as 'cuda:1'; the fastest one by default
+        device:str|torch.device|None=None, # Such as 'cuda:1'; the fastest one by default
     ):
         self.device = check_device(device)
         self.non_blocking = self.device.type == 'cuda'

@@ -161,10 +161,10 @@ class Learner(Publisher, Stateful, BatchViews):
     def check_device(self, n_batches: int=3, times=...) -> DeviceReport:
         "Train for a few batches on a pretend accelerator, report what a GPU would show, and undo it."
         ...
-    def explain(self, subs=(), silent: bool=True) -> Explanation:
+    def explain(self, subs: Subscriber | Sequence[Subscriber]=(), silent: bool=True) -> Explanation:
         "Run one training and one validation batch, undo them, and list what each subscriber did."
         ...
-    def show_loop(self, subs=()):
+    def show_loop(self, subs: Subscriber | Sequence[Subscriber]=()):
         "Draw the loop that `self` will run: phases, events, and listeners in order."
         ...
     def check(self, n_steps: int=200) -> Report:
@@ -222,10 +222,10 @@ class Learner(Publisher, Stateful, BatchViews):
     def unfreeze(self):
         "Unfreeze whatever `freeze` and `freeze_to` had frozen."
         ...
-    def fit_for(self, n_steps=None, seconds=None, subs=(), **fit):
+    def fit_for(self, n_steps=None, seconds=None, subs: Subscriber | Sequence[Subscriber]=(), **fit):
         "Fit for a number of optimizer steps or seconds rather than epochs."
         ...
-    def plot_plan(self, epochs: int, subs=()):
+    def plot_plan(self, epochs: int, subs: Subscriber | Sequence[Subscriber]=()):
         "Draw the values that schedules will set, validation, and what others announce."
         ...
     def to_bf16(self):
@@ -234,16 +234,16 @@ class Learner(Publisher, Stateful, BatchViews):
     def to_fp16(self):
         "Train in fp16 with loss scaling from the next fit on."
         ...
-    def fit_one_cycle(self, epochs: int, max_lr=None, subs=(), **kwargs):
+    def fit_one_cycle(self, epochs: int, max_lr=None, subs: Subscriber | Sequence[Subscriber]=(), **kwargs):
         "Fit with a rate that rises and falls once, momentum the other way round."
         ...
-    def fit_flat_cos(self, epochs: int, lr=None, pct_start=0.75, div_final=100000.0, start_epoch: int=0, subs=(), **fit):
+    def fit_flat_cos(self, epochs: int, lr=None, pct_start=0.75, div_final=100000.0, start_epoch: int=0, subs: Subscriber | Sequence[Subscriber]=(), **fit):
         "Fit with a constant rate that falls at the end."
         ...
-    def fit_warm_restarts(self, epochs: int, lr=None, n_cycles: int=3, mult=2.0, start_epoch: int=0, subs=(), **fit):
+    def fit_warm_restarts(self, epochs: int, lr=None, n_cycles: int=3, mult=2.0, start_epoch: int=0, subs: Subscriber | Sequence[Subscriber]=(), **fit):
         "Fit with a rate that falls to 0 and starts again, `n_cycles` times."
         ...
-    def fine_tune(self, epochs: int, base_lr=0.002, freeze_epochs: int=1, lr_mult=100.0, pct_start=0.3, div=5.0, subs=(), **fit):
+    def fine_tune(self, epochs: int, base_lr=0.002, freeze_epochs: int=1, lr_mult=100.0, pct_start=0.3, div=5.0, subs: Subscriber | Sequence[Subscriber]=(), **fit):
         "Train the last layer group alone, then all, each with one cycle."
         ...
 SEQUENCES: Any

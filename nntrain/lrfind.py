@@ -99,7 +99,7 @@ class LRCurve:
     @property
     def summary(self):
         "The rate that it suggests, `valley`, as text, or that there is none."
-        try: return f'suggested lr {self.suggestions.valley:.1e}'
+        try: return f'suggested lr {self.suggestions.valley:.2g}'
         except ValueError: return 'no suggestion'
     def __repr__(self):
         if not self.lrs: return 'LRCurve(no points)'

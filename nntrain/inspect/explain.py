@@ -7,6 +7,7 @@ __all__ = ['tracing', 'conflicts', 'Explanation']
 
 # %% ../../nbs/inspect/04_explain.ipynb #f8ec2e9d
 import io
+from collections.abc import Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from html import escape
@@ -20,7 +21,7 @@ from torch import nn
 from .syncs import HostReads, short_path, who_reads
 from .loop import Table, as_cell
 from ..learner import as_subs
-from ..pubsub import SHOW, goes_before
+from ..pubsub import SHOW, Subscriber, goes_before
 from ..state import copied, loaders_of
 from fastcore.basics import patch
 from ..learner import Learner
@@ -232,7 +233,7 @@ class Explanation(Table):
 # %% ../../nbs/inspect/04_explain.ipynb #a9ba26e3
 @patch
 def explain(self:Learner,
-    subs=(),          # Subscribers for this fit alone: as in `fit(subs=...)`
+    subs:Subscriber|Sequence[Subscriber]=(), # Subscribers for this fit alone: as in `fit(subs=...)`
     silent:bool=True, # Leave out those that show, save and decide, as they print and write files
 )->Explanation:       # A table with `conflicts`, `to_df()` and `spans`
     "Run one training and one validation batch, undo them, and list what each subscriber did."

@@ -10,11 +10,12 @@ import ast
 import inspect
 import sys
 import textwrap
+from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
 from ..learner import as_subs
-from ..pubsub import MEASURE, Plan, check_subscriber, in_order, phases
+from ..pubsub import MEASURE, Plan, Subscriber, check_subscriber, in_order, phases
 from ..state import loaders_of
 from fastcore.basics import patch
 from ..learner import Learner
@@ -208,7 +209,7 @@ class LoopPicture:
 # %% ../../nbs/inspect/01_loop.ipynb #210594a5
 @patch
 def show_loop(self:Learner,
-    subs=(), # Subscribers that a fit would be given: `fit(subs=...)`; marked in the picture
+    subs:Subscriber|Sequence[Subscriber]=(), # As in `fit(subs=...)`; marked in the picture
 ):           # `LoopPicture`
     "Draw the loop that `self` will run: phases, events, and listeners in order."
     subs,known = as_subs(subs),{id(s) for s in self.subs}

@@ -6,6 +6,7 @@
 __all__ = ['usual']
 
 # %% ../../nbs/tracking/08_usual.ipynb #7a01b0d3
+import torch
 from ..device import DeviceS
 from ..metrics import MetricsS
 from ..progress import ProgressS
@@ -14,7 +15,7 @@ from .recorder import RecorderS
 # %% ../../nbs/tracking/08_usual.ipynb #7a01b0db
 def usual(
     *metrics,
-    device=None,     # Such as 'cuda:1'; the fastest one by default
+    device:str|torch.device|None=None, # Such as 'cuda:1'; the fastest one by default
     plot:bool=False, # Whether to draw the losses while they come; in a notebook only
     **named
 )->list:             # Four subscribers; add your own with `[*usual(accuracy), YourS()]`

@@ -8,6 +8,7 @@ __all__ = ['StopAfterS', 'ShortEpochS', 'SingleBatchS', 'OverfitBatchS']
 # %% ../../nbs/training/06_limits.ipynb #9639e961
 import math
 import time
+from collections.abc import Sequence
 
 from fastcore.basics import patch
 from ..learner import Learner, as_subs
@@ -77,7 +78,7 @@ def on_ranks(self:StopAfterS,
 def fit_for(self:Learner,
     n_steps=None, # Optimizer steps of the fit
     seconds=None, # or its seconds
-    subs=(),      # Subscribers for this fit
+    subs:Subscriber|Sequence[Subscriber]=(), # Subscribers for this fit
     **fit         # As for `Learner.fit`, but for `epochs`
 ):
     "Fit for a number of optimizer steps or seconds rather than epochs."

@@ -7,10 +7,12 @@ __all__ = ['planned_values']
 
 # %% ../../nbs/training/04_plan.ipynb #e16c15f9
 import warnings
+from collections.abc import Sequence
 
 from .curves import planned_steps, position, steps_per_pass
 from .hyperparams import HyperParams
 from ..learner import as_subs
+from ..pubsub import Subscriber
 from .schedule import ScheduleS, TorchScheduleS
 from ..state import loaders_of
 from fastcore.basics import patch
@@ -37,7 +39,7 @@ def planned_values(
     schedule,   # A `ScheduleS` or `TorchScheduleS`
     learn,      # The learner that it is meant for
     epochs:int, # Epochs of the whole curve, those before its `start_epoch` included
-    subs=(),    # The other subscribers of the fit
+    subs:Subscriber|Sequence[Subscriber]=(), # The other subscribers of the fit
 )->dict:        # Name -> (epochs at which it is set, values)
     "What a schedule will set, and when, without a fit."
     by_epoch,subs = schedule.each == 'epoch',as_subs(subs)
@@ -81,7 +83,7 @@ def _draw(plans, events, epochs):
 @patch
 def plot_plan(self:Learner,
     epochs:int, # Epochs of the fit to come
-    subs=(),    # Subscribers that it will have besides the learner's own
+    subs:Subscriber|Sequence[Subscriber]=(), # Those that it will have besides its own
 ):              # Axes, one for each scheduled value
     "Draw the values that schedules will set, validation, and what others announce."
     subs = as_subs(subs)

@@ -7,6 +7,7 @@ __all__ = ['ScheduleS', 'plan_one_cycle', 'TorchScheduleS', 'FreezeS']
 
 # %% ../../nbs/training/03_schedule.ipynb #95b98b29
 import warnings
+from collections.abc import Sequence
 from copy import deepcopy
 from inspect import signature
 
@@ -126,7 +127,7 @@ def plan_one_cycle(
     pct_start=0.3,           # Share of the steps that rise, in `[0, 1]`
     div_final=1e5,           # Ends at `max_lr/div_final`
     start_epoch:int=0,       # Epochs of the curve that are done already
-    subs=(),                 # The other subscribers of the fit, which may change its steps
+    subs:Subscriber|Sequence[Subscriber]=(), # The others of the fit, which may change its steps
 )->ScheduleS:
     "One-cycle training as a subscriber ([Smith 2018](https://arxiv.org/abs/1803.09820))."
     n = planned_steps(learn, epochs, as_subs(subs)) or 0
@@ -147,7 +148,7 @@ def _fit(learn, epochs, plan, subs, fit):
 def fit_one_cycle(self:Learner,
     epochs:int,  # Epochs of the whole curve
     max_lr=None, # Peak; a list or slice for layer groups; None: `self.lr`
-    subs=(),     # Subscribers for this fit
+    subs:Subscriber|Sequence[Subscriber]=(), # Subscribers for this fit
     **kwargs     # As for `plan_one_cycle`, or as for `Learner.fit`
 ):
     "Fit with a rate that rises and falls once, momentum the other way round."
@@ -167,7 +168,7 @@ def fit_flat_cos(self:Learner,
     pct_start=0.75,    # Share of the steps before it falls, in `[0, 1]`
     div_final=1e5,     # Ends at `lr/div_final`
     start_epoch:int=0, # Epochs of the curve that are done already
-    subs=(),           # Subscribers for this fit
+    subs:Subscriber|Sequence[Subscriber]=(), # Subscribers for this fit
     **fit              # As for `Learner.fit`
 ):
     "Fit with a constant rate that falls at the end."
@@ -182,7 +183,7 @@ def fit_warm_restarts(self:Learner,
     n_cycles:int=3,    # How many cycles
     mult=2.,           # How many times as long as the one before each cycle is
     start_epoch:int=0, # Epochs of the curve that are done already
-    subs=(),           # Subscribers for this fit
+    subs:Subscriber|Sequence[Subscriber]=(), # Subscribers for this fit
     **fit              # As for `Learner.fit`
 ):
     "Fit with a rate that falls to 0 and starts again, `n_cycles` times."
@@ -326,7 +327,7 @@ def fine_tune(self:Learner,
     lr_mult=100.,        # How many times the first group's rate the last group's is
     pct_start=0.3,       # Share of the unfrozen steps that rise
     div=5.,              # The unfrozen part starts at its peak divided by this
-    subs=(),             # Subscribers for both fits
+    subs:Subscriber|Sequence[Subscriber]=(), # Subscribers for both fits
     **fit                # As for `Learner.fit`, but for `resume`
 ):
     "Train the last layer group alone, then all, each with one cycle."
