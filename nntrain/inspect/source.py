@@ -41,8 +41,11 @@ def free_names(
 
 # %% ../../nbs/inspect/08_source.ipynb #9933e8c6
 def _functions(cls):
+    "The functions of a class and of its properties, without those that `NamedTuple` makes."
     members = [getattr(member, 'fget', member) for member in vars(cls).values()]
-    return [member for member in members if isinstance(member, FunctionType)]
+    made = 'collections',f'namedtuple_{cls.__name__}'
+    return [member for member in members if isinstance(member, FunctionType)
+            and member.__globals__.get('__name__') not in made]
 
 def _typed(cls):
     "The lines of a class from a notebook, where Python finds only the methods."
@@ -108,7 +111,8 @@ class Sources:
         value = self.names[name] = namespace[name]
         own = getattr(value, '__module__', None) or ''
         if isinstance(value, ModuleType): self.add_import(f'import {value.__name__}', name)
-        elif value is Subscriber: self.definitions.append('class Subscriber: pass')
+        elif value is Subscriber: self.definitions.append(
+            'class Subscriber: shows_rows = False')
         elif isinstance(value, type) and issubclass(value, CancelException):
             self.definitions.append(f'class {name}(Exception): pass')
         elif not isinstance(value, (type,FunctionType,BuiltinFunctionType)):
@@ -178,7 +182,7 @@ def named(self:Sources, value):
 @patch
 def printed(self:Sources, value):
     "Its `repr`, if that is a valid call in the module of its class; else None."
-    if isinstance(value, nn.Module): return None  # its `repr` is for the eye
+    if isinstance(value, (nn.Module,Subscriber)): return None  # its `repr` is for the eye
     try: call = ast.parse(repr(value), mode='eval').body
     except SyntaxError: return None
     holds_weights = isinstance(value, torch.Tensor) or is_stateful(value) and value.state_dict()
