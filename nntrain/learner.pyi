@@ -226,7 +226,7 @@ class Learner(Publisher, Stateful, BatchViews):
         "Fit for a number of optimizer steps or seconds rather than epochs."
         ...
     def plot_plan(self, epochs: int, subs: Subscriber | Sequence[Subscriber]=()):
-        "Draw the values that schedules will set, validation, and what others announce."
+        "Draw the values that schedules will set, validation, and the events of subscribers."
         ...
     def to_bf16(self):
         "Train in bf16 from the next fit on."

@@ -24,7 +24,7 @@ LESS = '''loss losses error errors err perplexity ppl mse mae rmse mape nll wer 
 def more_is_better(
     monitor:str, # Name of a column
 )->bool:         # Whether a larger value is the better one
-    "The direction of a monitored value, as the words of its name tell; unclear names are errors."
+    "The direction of a monitored value, from the words of its name; unclear names are errors."
     words = set(re.split(r'[^a-z0-9]+', monitor.lower()))
     more,less = [bool(words & {*known}) for known in (MORE, LESS)]
     if more == less: raise ValueError(f'{monitor!r}: is more better, or less? '
@@ -36,7 +36,7 @@ def monitored(
     rows,        # The rows of its passes
     monitor:str, # Mode and column, such as 'valid accuracy'
 ):               # The value, or None if there was no such pass this time
-    "Find a value by name; if there is none of that name, say which there are."
+    "Find a value by name; the error for an unknown name lists the known ones."
     found = {f"{row['mode']} {column}": value for row in rows for column,value in row.items()
              if column not in ('epoch','mode')}
     if monitor in found: return found[monitor]
@@ -48,7 +48,7 @@ def monitored(
 
 # %% ../../nbs/training/05_early_stopping.ipynb #ca7f8e47
 class MonitorS(Subscriber):
-    "Look at a value at the end of each epoch; the base of those who decide something on it."
+    "Base class that compares a value at the end of each epoch with the best so far."
     order,state_names = SHOW+5,('rows','best','best_epoch','wait')  # before checkpoints are saved
     every_rank = True  # in a fit on several processes all of them decide alike
     rows,best,best_epoch,wait = None,None,None,0
@@ -70,7 +70,7 @@ class MonitorS(Subscriber):
     def after_full_epoch(self, learn): self.count(learn)
 
     def count(self, learn):
-        "Compare the value of the epoch whose rows are there, once."
+        "Compare the value of the collected epoch once."
         if not self.rows: return
         rows,self.rows = [*self.rows.values()],{}
         value = monitored(learn, rows, self.monitor)
@@ -106,7 +106,7 @@ def check_patience(
     sub,          # Whose it is, for the error
     patience:int, # A number of epochs
 )->int:           # The same
-    "The patience, if it is a whole number and at least 1."
+    "The patience, checked to be an integer of at least 1."
     if not isinstance(patience, int) or patience < 1: raise ValueError(
         f'{type(sub).__name__}: `patience` must be a whole number, at least 1, got {patience!r}')
     return patience
@@ -115,7 +115,7 @@ def check_patience(
 def validated_weights(
     learn, # A `Learner`, before `after_full_epoch` ends
 )->dict:   # Name -> tensor, as a `state_dict` of the model
-    "The weights that were validated: those of an average, if one stood in for the model."
+    "The validated weights: those of an average if one replaced the model's."
     return {**learn.model.state_dict(), **(learn.weights_in_use or {})}
 
 class KeepBestS(MonitorS):

@@ -20,11 +20,11 @@ def floats(model):
     return {name: t for name,t in named.items() if t.is_floating_point() or t.is_complex()}
 
 def wide(t):
-    "A copy in float32 at least: in 16 bits the small changes of an average would be rounded away."
+    "A copy in at least float32; 16 bits would round the small changes of an average away."
     return t.detach().to(torch.promote_types(t.dtype, torch.float32), copy=True)
 
 def infinite(tensors):
-    "Names of those that hold an infinite number, such as a mask's; read at once."
+    "Names of the tensors with infinite numbers, such as a mask, in one read."
     if not tensors: return []
     device = next(iter(tensors.values())).device
     finite = torch.stack([t.isfinite().all().to(device) for t in tensors.values()]).tolist()
@@ -34,7 +34,7 @@ def real(t): return torch.view_as_real(t) if t.is_complex() else t
 
 # %% ../../nbs/training/10_weight_averaging.ipynb #64cd8e8c
 def foreign_optimizers(learn):
-    "Optimizers that hold no weight of the model, such as that of a GAN's discriminator."
+    "Optimizers without weights of the model, such as that of a GAN's discriminator."
     own = {id(p) for p in learn.model.parameters()}
     moves = lambda opt: any(id(p) in own for group in opt.param_groups for p in group['params'])
     found = [opt for opt in learn.optimizers if not moves(opt)]
@@ -72,7 +72,7 @@ class EMAS(Subscriber):
     after_train = after_cancel_train = after_batch   # a step may come after the last batch
     @torch.no_grad()
     def average(self, learn):
-        "Move the average towards the weights; not at all if the device has withheld the step."
+        "Move the average towards the weights, unless the device has withheld the step."
         counted = 1 if self.withheld is None else 1-self.withheld
         self.n,self.stepped = self.n+counted,False
         decay = self.decay
@@ -129,7 +129,7 @@ class EMAS(Subscriber):
 
 # %% ../../nbs/training/10_weight_averaging.ipynb #9d8bf278
 class ForwardPassS(Subscriber):
-    "Make a training pass of predictions alone, in which batch norms collect their statistics anew."
+    "A training pass with predictions only, in which batch norms collect new statistics."
     order = PREPARE-2
     def __init__(self,
         n_batches:int, # Batches after which the pass ends
@@ -160,7 +160,7 @@ def renew_norms(
     learn,         # A `Learner`
     n_batches:int, # Batches to look at
 ):
-    "Compute batch norm's statistics for the weights as they are, by a pass of the learner."
+    "Compute batch norm's statistics for the current weights by a pass of the learner."
     if not norms_of(learn.model): return
     inside = {id(t) for norm in norms_of(learn.model) for t in norm.buffers()}
     names = [name for name,t in learn.model.named_buffers() if id(t) in inside]
@@ -170,7 +170,7 @@ def renew_norms(
 
 # %% ../../nbs/training/10_weight_averaging.ipynb #287d3a0f
 class MeanWeights:
-    "The plain mean of a model's parameters, in float32 at least."
+    "The plain mean of a model's parameters, in at least float32."
     def __init__(self): self.n_averaged,self.mean = torch.tensor(0),{}
     @torch.no_grad()
     def update_parameters(self, model):
