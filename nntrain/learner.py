@@ -686,8 +686,7 @@ def as_subs(
     return (subs,) if isinstance(subs, Subscriber) else tuple(subs)
 
 # %% ../nbs/02_learner.ipynb #84cd90d1
-HINT = ('this fit shows nothing: for a row each epoch, `from nntrain.all import *` and '
-        'subs=usual(accuracy)')
+HINT = 'this fit shows nothing; `subs=usual(accuracy)` of nntrain.all shows its epochs'
 SAID = set()  # what was said in this session
 
 def is_watched():

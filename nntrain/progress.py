@@ -140,6 +140,15 @@ class LossCurve:
             self.stride *= 2
             self.points = [(i, value) for i,value in self.points if i % self.stride == 0]
 
+    def __repr__(self): return f'LossCurve({len(self.points)} batches)'
+    def _repr_png_(self):
+        from io import BytesIO
+        from matplotlib.figure import Figure    # no pyplot: whatever its backend, and nothing open
+        figure,file = Figure(figsize=(6, 4), dpi=144, layout='constrained'),BytesIO()
+        plot_losses(self, figure.subplots())
+        figure.savefig(file, format='png')
+        return file.getvalue(),dict(width=432, height=288)     # sharp where pixels are small
+
 # %% ../nbs/08_progress.ipynb #a95acb26
 def plot_losses(
     curve,   # A `LossCurve`
@@ -161,21 +170,13 @@ def plot_losses(
     return ax
 
 # %% ../nbs/08_progress.ipynb #19b77593
-def _show_losses(curve, shown=None):
-    "Draw `curve` in a notebook, where it was `shown` before; returns figure and place."
-    import matplotlib.pyplot as plt
+def _show_losses(curve, place=None):
+    "Draw `curve` in a notebook, in the `place` where it was before; returns the place."
     from IPython.display import display
     curve.read()
-    if shown is None:
-        figure = plt.figure(figsize=(6, 4))
-        plt.close(figure)
-        plot_losses(curve, figure.add_subplot())
-        return figure,display(figure, display_id=True)
-    figure,place = shown
-    figure.axes[0].clear()
-    plot_losses(curve, figure.axes[0])
-    place.update(figure)
-    return shown
+    if place is None: return display(curve, display_id=True)
+    place.update(curve)
+    return place
 
 # %% ../nbs/08_progress.ipynb #e48b577b
 def html_table(

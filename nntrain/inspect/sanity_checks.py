@@ -41,7 +41,9 @@ class Report(tuple):
         rows = ''.join(f'<tr><td>{words[c.passed]}</td>' + ''.join(
             f'<td style="text-align:left">{escape(text)}</td>' for text in (c.name, c.found, c.why))
             + '</tr>' for c in self)
-        return f'<table><tr><th></th><th>check</th><th>found</th><th>why</th></tr>{rows}</table>'
+        names = ''.join(f'<th style="text-align:left">{name}</th>' for name in
+                        ('', 'check', 'found', 'why'))
+        return f'<table><tr>{names}</tr>{rows}</table>'
 
 # %% ../../nbs/inspect/07_sanity_checks.ipynb #a1f3a062
 def _classes(learn):
