@@ -29,7 +29,7 @@ def load_digits(): # `DatasetDict` of 'train' (1,438 rows), 'test' (359); column
 def in_batch(
     i:int, # Number of a row, from 0
 )->str:    # How an error calls it
-    "The place of a row of which nothing is known but its batch."
+    "The place of a row in its batch, if its place in the data set is unknown."
     return f'row {i} of the batch'
 
 def _all_alike(what, values, cure, where=in_batch):

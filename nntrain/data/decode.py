@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 def is_missing(
     error, # An exception
 )->bool:   # Whether it, or what caused it, is a library that cannot be imported
-    "Whether no row could be read, because a library is missing."
+    "Whether no row can be read because a library is missing."
     while error is not None and not isinstance(error, ImportError):
         error = error.__cause__ or error.__context__
     return error is not None
@@ -51,14 +51,14 @@ def read_rows(
 
 # %% ../../nbs/data/02_decode.ipynb #3092c11a
 def _show_progress(name, done, n, start):
-    "A line that is written over, once decoding takes 2 s, in a terminal or a notebook."
+    "Show a line of progress in a terminal or a notebook, if decoding takes more than 2 s."
     watched = sys.stderr.isatty() or 'ipykernel' in sys.modules
     if not watched or time.monotonic() < start+2: return
     print(f'\rdecoding {name}: {done:,} of {n:,} rows', end='\n'*(done == n), file=sys.stderr)
 
 # %% ../../nbs/data/02_decode.ipynb #f641db60
 class Chunks:
-    "A split in pieces of some rows, each decoded when it is asked for, in whatever process."
+    "A split in pieces of some rows, each decoded on access, in any process."
     def __init__(self,
         split,      # A `datasets.Dataset`
         name:str,   # What errors call it
@@ -78,7 +78,7 @@ class Chunks:
 
 # %% ../../nbs/data/02_decode.ipynb #6802ab1f
 def _in_turn(chunks, n_workers):
-    "The pieces after the first, from processes if there are to be any."
+    "The pieces after the first, decoded by processes if `n_workers` is above 0."
     rest = range(1, len(chunks))
     if not n_workers: return (chunks[i] for i in rest)
     generator = torch.Generator()  # or it draws from the one that dropout uses
@@ -95,7 +95,7 @@ def _ended(pieces):
 def _as_it_is(parts): return parts
 
 def n_processors()->int: # At most four; 0 where a process would start the program once more
-    "How many processes may help."
+    "The number of processes that may help."
     import multiprocessing
     if multiprocessing.get_start_method() != 'fork': return 0
     n = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
@@ -151,7 +151,7 @@ def decoded_size(
     split,            # A `datasets.Dataset`
     name:str='train', # What errors call it
 )->int:               # Bytes; None if a column holds strings, which make no tensor
-    "What `decode_split` would need, judged by the first row."
+    "The memory that `decode_split` would need, estimated from the first row."
     texts = 'string','large_string','binary','large_binary'
     if any(getattr(kind, 'dtype', None) in texts for kind in split.features.values()): return None
     first = decode_split(split.select([0]), name)
@@ -159,7 +159,7 @@ def decoded_size(
 
 # %% ../../nbs/data/02_decode.ipynb #466bf6b9
 class ScaleImages:
-    "Turns the images of a batch into floats; the other items stay as they are."
+    "Turn the images of a batch into floats; the other items stay as they are."
     def __init__(self,
         which,        # For each item of a batch, whether it holds images
         flatten=True, # Whether images become vectors

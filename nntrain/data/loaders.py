@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 def mixed_seed(
     *numbers, # Any integers
 )->int:       # Below 2**32, for `manual_seed`
-    "One seed of several numbers, another one for (1, 2) than for (2, 1)."
+    "One seed from several numbers, different for (1, 2) and (2, 1)."
     return zlib.crc32(','.join(map(str, numbers)).encode())
 
 def drawn_seed()->int: # 63 random bits
@@ -28,7 +28,7 @@ def drawn_seed()->int: # 63 random bits
 
 # %% ../../nbs/data/04_loaders.ipynb #1c0438eb
 class OrderedLoader:
-    "Passes whose order follows from `seed` and `epoch` alone; `fetch` of a subclass makes batches."
+    "Passes with an order from `seed` and `epoch` alone; `fetch` of a subclass makes the batches."
     order_by = None       # called with `n` and a seed of the pass, returns another order
     counts_passes = True  # so `tell_epoch` of 09_state has nothing to say
     def __init__(self,
@@ -74,7 +74,7 @@ def __iter__(self:OrderedLoader):
 
 @patch
 def _batches(self:OrderedLoader, epoch, position):
-    "The rest of a pass; it counts for itself, since two passes can be under way at once."
+    "The rest of a pass, with its own count, since two passes may run at once."
     for i,batch in enumerate(self.fetch(epoch, position), position+1):
         self.epoch,self.position = epoch,i
         yield batch
@@ -82,7 +82,7 @@ def _batches(self:OrderedLoader, epoch, position):
 
 # %% ../../nbs/data/04_loaders.ipynb #380c59a8
 def _check_tensors(tensors):
-    "Raise what is wrong with the tensors of a `TensorLoader`."
+    "Raise if the tensors of a `TensorLoader` are wrong."
     wrong = [type(t).__name__ for t in tensors if not isinstance(t, torch.Tensor) or not t.ndim]
     if wrong: raise TypeError('TensorLoader: expected tensors of at least one dimension, '
         f'got {wrong}; `torch.as_tensor` makes one of an array')
@@ -134,7 +134,7 @@ def copied_ahead(
     batches, # Iterable of lists of CPU tensors
     device,  # A CUDA device
 ):           # Iterator of the same batches there
-    "Copy each batch while the one before is worked on, from page-locked memory."
+    "Copy each batch from page-locked memory while the previous one is in use."
     stream,ahead = torch.cuda.Stream(device),[]
     def taken(copies, event):
         here = torch.cuda.current_stream(device)
@@ -151,7 +151,7 @@ def copied_ahead(
 # %% ../../nbs/data/04_loaders.ipynb #e9286be9
 @patch
 def state_dict(self:OrderedLoader):
-    "Where the loader is, and what its batches depend on."
+    "The position of the loader, and the settings that its batches depend on."
     names = 'seed','epoch','position','n','batch_size','shuffle','drop_last'
     return {name: getattr(self, name) for name in names}
 
@@ -159,7 +159,7 @@ def state_dict(self:OrderedLoader):
 def load_state_dict(self:OrderedLoader,
     state:dict, # What `state_dict` of a loader over the same data returned
 ):
-    "Let the next `iter` go on where `state` was taken."
+    "Let the next `iter` continue where `state` was taken."
     mine = self.state_dict()
     if set(state) != set(mine): raise ValueError(
         f'{type(self).__name__}: the state has {sorted(state)}, expected {sorted(mine)}')
@@ -174,7 +174,7 @@ def load_state_dict(self:OrderedLoader,
 
 # %% ../../nbs/data/04_loaders.ipynb #178341ac
 class Reader:
-    "Makes a batch of a seed, a pass and the numbers of its rows; works in any process."
+    "Make a batch from a seed, a pass and the numbers of its rows, in any process."
     def __init__(self,
         dataset,    # A `datasets.Dataset`, or anything with `dataset[i]` or `dataset.fetch`
         collate_fn, # Makes a batch of a list of rows
@@ -182,7 +182,7 @@ class Reader:
     ): self.dataset,self.collate_fn,self.name,self.epoch = dataset,collate_fn,name,None
 
     def rows(self, rows):
-        "One row after the other; an error says which."
+        "Read one row after the other; an error names the row."
         for row in rows:
             try: yield self.dataset[row]
             except Exception as error:
@@ -203,7 +203,7 @@ class Reader:
 
 # %% ../../nbs/data/04_loaders.ipynb #321dd764
 class FetchLoader(OrderedLoader):
-    "Batches read from a dataset when they are wanted, all rows of a batch at once."
+    "Batches read from a dataset on demand, all rows of a batch at once."
     def __init__(self,
         dataset,                     # Has a length and `dataset[i]`
         batch_size:int,              # Rows per batch
