@@ -114,10 +114,10 @@ class Learner(Publisher, Stateful, BatchViews):
         "Write the model with preparation and classes as one file, after a test of its predictions."
         ...
     def predict_items(self, items, prepare=None, batch_size=64):
-        "What the model says of items that are not in its data."
+        "Predictions for items that are not in the data of the learner."
         ...
     def results(self, dl=None) -> Results:
-        "Predictions, losses and inputs of every sample, for the pictures."
+        "Predictions, losses and inputs of every sample, for the plots."
         ...
     def show_batch(self, n: int=16, axes=None):
         "The first samples of a training batch, with the names of their classes."
