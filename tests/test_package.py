@@ -80,3 +80,13 @@ def test_training_without_what_windows_lacks():
     command = [sys.executable, '-X', 'warn_default_encoding', str(ROOT/'tests/without_unix.py')]
     done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_first_cell_of_a_notebook_prints_nothing(monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+    monkeypatch.delenv('PYTHONWARNINGS', raising=False)
+    cell = nbformat.v4.new_code_cell('from nntrain.all import *\ndd = load_digits()')
+    nb = nbformat.v4.new_notebook(cells=[cell])
+    NotebookClient(nb, kernel_name='python3', extra_arguments=['--log-level=40']).execute()
+    assert cell.outputs == [], cell.outputs

@@ -7,6 +7,7 @@ __all__ = ['DEEP', 'load_digits', 'in_batch', 'mode_cure', 'is_image', 'stack_co
            'hf_ds_collate_fn', 'flattens']
 
 # %% ../../nbs/data/01_collate.ipynb #82220aec
+import warnings
 from collections.abc import Mapping
 from functools import partial
 from importlib.resources import files
@@ -18,8 +19,10 @@ import torch
 def load_digits(): # `DatasetDict` of 'train' (1,438 rows), 'test' (359); columns `image`, `label`
     "The digits in the package ([Alpaydin, Kaynak 1998](https://doi.org/10.24432/C50P49))."
     import pyarrow as pa
-    from datasets import Dataset, DatasetDict
     from pyarrow import compute, parquet
+    with warnings.catch_warnings():    # of tqdm, in a notebook without widgets: not our bars
+        warnings.filterwarnings('ignore', 'IProgress not found')
+        from datasets import Dataset, DatasetDict
     data = (files('nntrain')/'data'/'digits.parquet').read_bytes()
     table = parquet.read_table(pa.BufferReader(data))  # `load_dataset` would write a cache
     rows = {name: table.filter(compute.equal(table['split'], name)) for name in ('train', 'test')}
