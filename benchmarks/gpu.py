@@ -70,7 +70,7 @@ def batches(device, n, shape=(784,), size=BATCH):
             for _ in range(n)]
 
 
-# --- the parts -------------------------------------------------------------------------------------
+# --- the parts ------------------------------------------------------------------------------------
 
 def cells(device, quick):
     "Every page with a `#| cuda` cell, those cells included."
