@@ -202,7 +202,7 @@ class Learner(Publisher, Stateful, BatchViews):
     def __repr__(self):
         "Model with its size, batches, loss, optimizer with its rate, subscribers, in one line."
         ...
-    def lr_find(self, start: float=1e-07, end: float=10.0, n_batches: int=100, stop: float=3.0) -> LRCurve:
+    def lr_find(self, start: float=1e-07, end: float=10.0, n_batches: int=100, stop: float=3.0, repeats: int=2, tries: int=60) -> LRCurve:
         "Try learning rates and leave no trace ([Smith 2015](https://arxiv.org/abs/1506.01186))."
         ...
     @property

@@ -107,7 +107,7 @@ ELSEWHERE = {'AcceleratorS', 'CompileS', 'DistributedS', 'MLflowS', 'PruneS', 'W
              'Subscriber', 'TrackerS', 'Learner'}
 # Who waits in a batch, and why.
 WAITS = {'CheckpointS': 'AfterAllS',    # a checkpoint every second step: it is a copy
-         'LRFindS': 'LRFindS'}          # ends when the loss explodes
+         'LRFindS': 'LRFindS'}          # reads losses five times a second, not in each batch
 
 
 def test_every_subscriber_and_variant_has_a_line(tmp_path):
