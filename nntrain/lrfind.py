@@ -104,8 +104,8 @@ class LRCurve:
         fall = sum(first)/len(first) - min([smooth[low], *self.tried.values()])
         chance = scatter(self.losses[:low+1], self.narrowing[:low+1])
         if low < 3 or fall <= CERTAIN*chance: raise ValueError(f'the loss never fell between '
-            f'lr {lrs[0]:.1e} and {lrs[-1]:.1e} by more than its scatter: it fell by {fall:.2g}, and {chance:.2g} '
-            f'is chance; take larger batches or more `repeats`, start lower if it rose from the '
+            f'lr {lrs[0]:.1e} and {lrs[-1]:.1e} by more than its '
+            f'scatter: it fell by {fall:.2g}, and {chance:.2g} is chance; take larger batches or more `repeats`, start lower if it rose from the '
             'beginning, or check labels and loss; see plot()')
         best = min(self.tried, key=self.tried.get) if self.tried else valley(lrs, smooth)
         return Suggestions(lrs[low]/10, best, steepest(lrs, smooth))
@@ -176,7 +176,8 @@ class LRFindS(Subscriber):
     def before_fit(self, learn):
         self.start = float(learn.lr)
         if self.start > self.max_lr: raise ValueError('LRFindS: the fit starts at lr '
-            f'{self.start}, above `max_lr` {self.max_lr}; start low, as in fit(5, lr=1e-4, subs=[LRFindS()])')
+            f'{self.start}, above `max_lr` {self.max_lr}; start low, as '
+            'in fit(5, lr=1e-4, subs=[LRFindS()])')
         self.shares,self.n_steps = shares_of(learn.optimizers, self.start),learn.n_steps
         self.tests,self.put_back = [],None
         if self.repeats > 1: self.put_back = snapshot([v for v in vars(learn).values()
