@@ -106,7 +106,8 @@ class LRCurve:
         if low < 3 or fall <= CERTAIN*chance: raise ValueError(f'the loss never fell between '
             f'lr {lrs[0]:.1e} and {lrs[-1]:.1e} by more than its '
             f'scatter: it fell by {fall:.2g}, and {chance:.2g} is chance; take '
-            'larger batches or more `repeats`, start lower if it rose from the beginning, or check labels and loss; see plot()')
+            'larger batches or more `repeats`, start lower if it rose from the beginning, '
+            'or check labels and loss; see plot()')
         best = min(self.tried, key=self.tried.get) if self.tried else valley(lrs, smooth)
         return Suggestions(lrs[low]/10, best, steepest(lrs, smooth))
 
