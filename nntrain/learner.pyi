@@ -220,7 +220,7 @@ class Learner(Publisher, Stateful, BatchViews):
         "Freeze all but the last layer group."
         ...
     def unfreeze(self):
-        "Unfreeze whatever `freeze` and `freeze_to` had frozen."
+        "Unfreeze everything that `freeze` and `freeze_to` have frozen."
         ...
     def fit_for(self, n_steps=None, seconds=None, subs: Subscriber | Sequence[Subscriber]=(), **fit):
         "Fit for a number of optimizer steps or seconds rather than epochs."

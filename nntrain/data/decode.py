@@ -87,7 +87,7 @@ def _in_turn(chunks, n_workers):
 
 @contextmanager
 def _ended(pieces):
-    "No process outlives the `with`, whatever happens inside."
+    "End all processes at the end of the `with`, even after an error."
     try: yield pieces
     finally:
         if hasattr(pieces, '_shutdown_workers'): pieces._shutdown_workers()

@@ -138,7 +138,7 @@ class TrackerS(Subscriber):
 
 # %% ../../nbs/tracking/03_loggers.ipynb #4dc2a9c5
 def need(
-    module:str, # What is to be imported
+    module:str, # The module to import
     who:str,    # Who needs it, for the error
     extra:str,  # The extra of this package that brings it
 ):              # The module

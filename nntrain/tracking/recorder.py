@@ -85,7 +85,7 @@ class RecorderS(Subscriber):
     "Fill `history`: a row for each pass, numbers for each batch; one read of the device per pass."
     order = MEASURE+1  # after those who fill the row
     def __init__(self,
-        history:History|None=None, # A `History` to go on with; None means a new one
+        history:History|None=None, # A `History` to continue; None means a new one
     ):
         self.history,self.fit,self.key = History() if history is None else history,-1,()
         self._start(None)

@@ -280,5 +280,5 @@ def freeze(self:Learner,
 @patch
 def unfreeze(self:Learner,
 ):
-    "Unfreeze whatever `freeze` and `freeze_to` had frozen."
+    "Unfreeze everything that `freeze` and `freeze_to` have frozen."
     self.freeze_to(0)

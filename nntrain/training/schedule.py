@@ -71,7 +71,7 @@ class ScheduleS(Subscriber):
 
     def after_create(self, learn): check_one_setter(learn, self)
     def before_fit(self, learn):
-        "Count the steps, find what is to be set, and tell what is missing."
+        "Count the steps, and find the values to set; raise for unknown ones."
         trains,first = 'train' in dict(learn.passes),self.start_epoch
         if first and self.each == 'batch': first *= steps_per_pass(learn) or 0
         n = planned_steps(learn, learn.n_epochs) if self.each == 'batch' else learn.n_epochs
