@@ -62,6 +62,7 @@ def main():
     parser.add_argument('--timeout', type=int, default=900, help='seconds a cell may take')
     args = parser.parse_args()
     os.environ.update(environment(config.config_path))
+    os.environ.pop('MPLBACKEND', None)  # 'agg' would leave the pages without their figures
     DirectiveClient.skip_flags = set(config.tst_flags.split()) - set(args.flags.split())
     failed = 0
     for path in args.files or page_paths():
