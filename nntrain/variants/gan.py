@@ -43,7 +43,7 @@ class GANLearner(Learner):
         discriminator,            # Module from images to scores, `(n,)` or `(n, 1)`
         n_noise:int=32,           # Numbers of noise that the generator is given per sample
         k:int=1,                  # Discriminator steps for each of the generator, at least 1
-        discriminator_lr=None,    # Learning rate of the discriminator; None: `lr`
+        discriminator_lr=None,    # Its rate beside `lr`, and in that proportion; None: `lr`
         discriminator_optim=None, # Its `optim_class`; None: the generator's
         **kwargs                  # As for `Learner`: generator, dls, loss_fn such as `hinge`, ...
     ):
@@ -52,13 +52,14 @@ class GANLearner(Learner):
         self.discriminator,self.n_noise,self.k = discriminator,n_noise,k
         self.discriminator_lr,self.discriminator_optim = discriminator_lr,discriminator_optim
         self.turn,self.real,self.generator_opt,self.discriminator_opt = 'generator',None,None,None
-        self.withheld_there = 0   # steps of the discriminator in this pass that the device refused
         super().__init__(*args, **kwargs)
+        self.first_lr = self.lr
 
     def make_opt(self):
         super().make_opt()
         self.generator_opt,make = self.opt,self.discriminator_optim or self.optim_class
-        lr = self.lr if self.discriminator_lr is None else self.discriminator_lr
+        lr = self.lr if self.discriminator_lr is None else (
+            self.discriminator_lr*(self.lr/self.first_lr))
         self.discriminator_opt = make(self.discriminator.parameters(), lr)
 
     @property
@@ -81,7 +82,9 @@ class GANLearner(Learner):
     def do_discriminator(self):
         self.turn,self.opt,n_steps = 'discriminator',self.discriminator_opt,self.n_steps
         try: return self._do_discriminator()
-        finally: self.turn,self.opt,self.n_steps = 'generator',self.generator_opt,n_steps
+        finally:
+            self.count('steps', self.n_steps-n_steps)
+            self.turn,self.opt,self.n_steps = 'generator',self.generator_opt,n_steps
 
     def one_batch(self):
         if not self.training: return super().one_batch()
@@ -91,17 +94,28 @@ class GANLearner(Learner):
         finally: self.real = None
 
     def all_batches(self):
-        before,self.withheld_there = self.discriminator.training,0
+        before = self.discriminator.training
         self.discriminator.train(self.training)
         try: super().all_batches()
         finally:
             self.discriminator.train(before)
-            self.n_steps += int(self.withheld_there)   # reads the device once per pass
+            withheld = int(self.counts.pop('discriminator withheld', 0))   # one read of the device
+            self.n_steps += withheld
+            self.count('steps', -withheld)
 
     def step(self):
         super().step()
         if self.turn == 'discriminator' and self.withheld is not None:
-            self.withheld_there = self.withheld_there + self.withheld
+            self.count('withheld', self.withheld)
+
+    def count(self, what, n):
+        "Add to a count of the discriminator; `counts` is part of the state, also in mid-pass."
+        key = f'discriminator {what}'
+        self.counts[key] = self.counts.get(key, 0) + n
+    @property
+    def n_discriminator_steps(self):
+        "Steps of the discriminator in this fit, beside `n_steps`; exact at the end of a pass."
+        return self.counts.get('discriminator steps', 0)
 
     def make_noise(self, n, seed=None):
         device = next(self.model.parameters()).device
@@ -139,7 +153,10 @@ class TurnLossesS(Subscriber):
     def before_epoch(self, learn): self.totals = {}
     def after_generator(self, learn):
         total,n = self.totals.get(learn.turn, (0., 0))
-        self.totals[learn.turn] = total + learn.loss.detach()*len(learn.real),n + len(learn.real)
+        loss,new = learn.loss.detach()*len(learn.real),len(learn.real)
+        if learn.withheld is not None:   # a turn that the device takes back
+            loss,new = torch.where(learn.withheld == 0, loss, 0),new*(learn.withheld == 0)
+        self.totals[learn.turn] = total+loss,n+new
     after_discriminator = after_generator
     def after_epoch(self, learn):
         if not self.totals: return
