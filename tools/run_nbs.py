@@ -33,12 +33,15 @@ class DirectiveClient(NotebookClient):
         return await super().async_execute_cell(cell, cell_index, *args, **kwargs)
 
 
+SHARP = '--InlineBackend.figure_formats={"retina"}'  # two pixels for one
+
+
 def run_nb(path, timeout):
     "Execute, write and clean the notebook at `path`."
     nb = nbformat.read(path, 4)
     # --log-level: silences the warning that a new ipykernel prints about its own TCP port
     DirectiveClient(nb, kernel_name='python3', timeout=timeout, record_timing=False,
-                    coalesce_streams=True, extra_arguments=['--log-level=40'],
+                    coalesce_streams=True, extra_arguments=['--log-level=40', SHARP],
                     resources={'metadata': {'path': str(path.parent)}}).execute()
     nbformat.write(nb, path)
     nbdev_clean(str(path))
