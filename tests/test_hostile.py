@@ -1,0 +1,207 @@
+"""Damaged and hostile files, a table of them: each ends within two seconds of the processor and
+300 MB in `FileError` or in the right result, and nothing on the disk changes. `-m faults` adds
+2,000 random edits, whose seeds are printed."""
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import time
+import warnings
+import zlib
+from contextlib import contextmanager
+
+import pytest
+import torch
+from torch import nn
+
+from nntrain.checkpoint.files import FileError
+from nntrain.checkpoint.folder import best_of, resume, show_checkpoints
+from nntrain.checkpoint.format import difference, read_checkpoint, write_checkpoint
+from nntrain.checkpoint.weights import load_model, save_model
+from nntrain.tracking.history import History
+
+STATE = dict(position=dict(level='epoch', epoch=1), clocks=dict(n_steps=3), lr=0.1,
+             weights=torch.linspace(0, 1, 50), betas=(0.9, float('nan')), counts={0: 1})
+FILES = 'MANIFEST.json', 'state.json', 'tensors.safetensors'
+ODD = [None, -1, 2**70, 1.5, True, 'load', [], [[]], {}, {'a': {}}, '\x1b[2J']
+
+
+class Late(BaseException): pass
+
+
+def late(*args): raise Late
+
+
+@contextmanager
+def bounded(megabytes=300):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, handler = time.process_time(), signal.signal(signal.SIGALRM, late)
+    signal.alarm(30)  # of the clock, as the machine may be busy: it hangs
+    try: yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, handler)
+    assert time.process_time() - start < 2
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < megabytes*1024
+
+
+def listing(folder):
+    found = {}
+    for place, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            about = os.lstat(os.path.join(place, name))
+            found[os.path.join(place, name)] = about.st_mode, about.st_size, about.st_mtime_ns
+    return found
+
+
+def forge(path, name, data):
+    "Put `data` into a file, and let the manifest agree."
+    (path/name).write_bytes(data)
+    manifest = json.loads((path/'MANIFEST.json').read_text())
+    manifest['files'][name] = dict(size=len(data), crc32=zlib.crc32(data))
+    sign(path, manifest)
+
+
+def sign(path, manifest):
+    rest = {key: value for key, value in manifest.items() if key != 'crc32'}
+    manifest['crc32'] = zlib.crc32(json.dumps(rest, sort_keys=True).encode())
+    (path/'MANIFEST.json').write_text(json.dumps(manifest))
+
+
+def header(about):
+    text = json.dumps(about).encode()
+    return len(text).to_bytes(8, 'little') + text
+
+
+def replaced(kind):
+    def change(path, name):
+        data = (path/name).read_bytes()
+        (path/name).unlink()
+        if kind == 'folder': (path/name).mkdir()
+        elif kind == 'pipe': os.mkfifo(path/name)
+        elif kind in LINKS: (path/name).symlink_to(LINKS[kind])
+        elif kind != 'missing': (path/name).write_bytes(DAMAGE[kind](data))
+    return change
+
+
+LINKS = dict(zero='/dev/zero', hostname='/etc/hostname', dangling='nowhere', loop='MANIFEST.json')
+DAMAGE = dict(empty=lambda d: b'', half=lambda d: d[:len(d)//2], cut=lambda d: d[:-1],
+              longer=lambda d: d + b'}', flip=lambda d: d[:40] + bytes([d[40] ^ 1]) + d[41:],
+              zip=lambda d: b'PK\3\4' + d, zeros=lambda d: bytes(len(d)), utf16=lambda d:
+              d.decode('latin1').encode('utf-16'), pickle=lambda d: b"cos\nsystem\n(S'id'\ntR.",
+              deep=lambda d: b'['*100_000, many=lambda d: b'[' + b'[],'*3_000_000 + b'1]',
+              long=lambda d: b'"' + b'x'*30_000_000 + b'"', digits=lambda d: b'9'*1_000_000)
+TENSORS = [(10**12).to_bytes(8, 'little') + b'{}', header({'x': 1}), header({'x': {}}), header([]),
+           *(header({'x': dict(dict(dtype='U8', shape=[1], data_offsets=[0, 1]), **{key: odd})})
+             for key in ('dtype', 'shape', 'data_offsets') for odd in (*ODD, [10**12], [0, 10**12])),
+           header({'__metadata__': {'a': 1}}), header({'__metadata__': []})]
+TREES = [[], 1, 'x', {'~object': 'os.system'}, {'a': {'~dtype': 'load'}}, {'a': {'~tensor': 'no'}},
+         {'a': {'~tensor': []}}, {'a': {'~float': 'x'}}, {'a': {'~tuple': 1}}, {'a': {'~dict': [1]}},
+         {'a': {'~dict': [[[], 1]]}}, {'a': {'~array': 'weights', 'dtype': 'O', 'shape': [1]}},
+         {'a': {'~array': 'weights', 'dtype': 'f8,f8', 'shape': [1], 'scalar': False}},
+         {'a': {'~array': 'weights', 'dtype': 'u1', 'shape': [10**12], 'scalar': False}},
+         {'a': {'~tensor': 'weights', 'order': [7]}}, {'a': {'~tensor': 'weights', 'order': 'x'}},
+         *({'position': odd} for odd in ODD), *({'clocks': {'n_steps': odd}} for odd in ODD
+                                                if odd is not True),
+         *({'run': {'finished': odd}} for odd in ODD if odd is not True),
+         *({'position': {'level': odd, 'epoch': 1}} for odd in ODD)]
+
+
+def cases():
+    "Name, and what it does to the folder of a checkpoint."
+    for name in FILES:
+        for kind in ('missing', 'folder', 'pipe', *LINKS, *DAMAGE):
+            yield f'{name} {kind}', lambda path, n=name, k=kind: replaced(k)(path, n)
+    for i, data in enumerate(TENSORS):
+        yield f'tensors {i}', lambda path, d=data: forge(path, 'tensors.safetensors', d)
+    for i, tree in enumerate(TREES):
+        yield f'tree {i}', lambda path, t=tree: forge(path, 'state.json', json.dumps(t).encode())
+    for field in ('format', 'version', 'info', 'versions', 'files'):
+        for i, odd in enumerate(ODD):
+            if field in ('info', 'versions') and type(odd) is dict: continue
+            if field == 'version' and odd is True: continue  # equal to 1
+            def change(path, field=field, odd=odd):
+                sign(path, {**json.loads((path/'MANIFEST.json').read_text()), field: odd})
+            yield f'manifest {field} {i}', change
+
+
+CASES = dict(cases())
+
+
+@pytest.fixture(scope='module')
+def good(tmp_path_factory):
+    path = tmp_path_factory.mktemp('good')/'step-00000003'
+    write_checkpoint(path, STATE, dict(value=0.5, larger=False))
+    return path
+
+
+@pytest.mark.parametrize('name', CASES)
+def test_checkpoint(name, good, tmp_path):
+    path = tmp_path/good.name
+    shutil.copytree(good, path)
+    CASES[name](path)
+    before = listing(tmp_path)
+    with bounded(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        with pytest.raises(FileError) as told: resume(path)
+        with pytest.raises(FileError): resume(tmp_path)
+        show_checkpoints(tmp_path)
+        best_of(tmp_path)
+    assert str(path) in str(told.value) and len(str(told.value)) < 1000
+    assert listing(tmp_path) == before
+
+
+def test_there_are_enough(): assert len(CASES) >= 200, len(CASES)
+
+
+@pytest.mark.parametrize('kind', ['missing', 'folder', 'pipe', 'zero', 'dangling', *DAMAGE])
+@pytest.mark.parametrize('suffix', ['safetensors', 'pth'])
+def test_weights(kind, suffix, tmp_path):
+    model, name = nn.Linear(2, 3), f'model.{suffix}'
+    if suffix == 'pth': torch.save(model.state_dict(), tmp_path/name)
+    else: save_model(model, tmp_path/name)
+    weight = model.weight.detach().clone()
+    replaced(kind)(tmp_path, name)
+    before = listing(tmp_path)
+    with bounded():
+        try: load_model(model, tmp_path/name)
+        except FileError as error: assert name in str(error)
+        else: assert suffix == 'pth' and kind in ('longer', 'flip', 'cut')
+    assert torch.equal(weight, model.weight) and listing(tmp_path) == before
+
+
+@pytest.mark.parametrize('text', ['', '{', '[]', 'null', '['*10**5, *(
+    json.dumps({**dict(rows=[], passes=[], series={}), field: odd})
+    for field in ('rows', 'passes', 'series') for odd in (None, 1, 'x', [1], [[]], {'a': 1}))])
+def test_history(text):
+    with bounded(), pytest.raises(FileError): History.from_json(text)
+
+
+@pytest.mark.faults
+def test_random_edits(good, tmp_path):
+    wrong, whole, state = 0, 0, read_checkpoint(good)
+    for seed in range(2000):
+        draw, path = random.Random(seed), tmp_path/f'{seed}'
+        shutil.copytree(good, path)
+        name = draw.choice(FILES)
+        data = bytearray((path/name).read_bytes())
+        kind = draw.choice(['flip', 'cut', 'swap', 'insert'])
+        if kind == 'flip':
+            for _ in range(draw.randint(1, 5)):
+                data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+        elif kind == 'cut': del data[draw.randrange(len(data)):]
+        elif kind == 'swap': data = bytearray((path/draw.choice(FILES)).read_bytes())
+        else: data[(i := draw.randrange(len(data))):i] = draw.randbytes(draw.randint(1, 9))
+        if name == 'MANIFEST.json' or draw.random() < 0.5: (path/name).write_bytes(data)
+        else: forge(path, name, bytes(data))
+        try:
+            with bounded(): whole += not difference(read_checkpoint(path), state)
+        except FileError: wrong += 1
+        except BaseException:
+            print(f'seed {seed}')
+            raise
+        shutil.rmtree(path)
+    print(f'2000 edits, seeds 0 to 1999: {wrong} refused, {whole} read as they were')
+    assert wrong > 1000
