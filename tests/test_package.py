@@ -55,7 +55,7 @@ def test_methods_are_there_after_importing_the_learner_alone():
     code = '''
 import sys, torch
 from nntrain.learner import METHODS, Learner
-learn = Learner(torch.nn.Linear(2, 2), [], torch.nn.functional.mse_loss)
+learn = Learner(torch.nn.Linear(2, 2), None, torch.nn.functional.mse_loss)
 before = {name for name in sys.modules if name.startswith('nntrain')}
 assert {*METHODS} <= {*dir(learn)}, {*METHODS} - {*dir(learn)}
 assert before == {name for name in sys.modules if name.startswith('nntrain')}
