@@ -1,0 +1,99 @@
+"""Random SIGKILLs over kinds of runs, and folders that change under a run: `make test-faults`.
+
+`NNTRAIN_KILLS=1000 python -m pytest -s -m faults tests/test_kills.py` kills a thousand times and
+prints the count. Ranks of torchrun are killed in test_ranks.py."""
+import os
+import random
+import shutil
+import threading
+import warnings
+from contextlib import nullcontext
+
+import pytest
+
+from test_faults import Keyed, in_background, learner, quiet, same, trained
+
+from nntrain.checkpoint.checkpoint import CheckpointS
+from nntrain.checkpoint.folder import checkpoints
+from nntrain.checkpoint.format import write_checkpoint
+from nntrain.checkpoint.verify import check_resume
+from nntrain.checkpoint.weights import save_model
+from nntrain.training.gradients import GradientAccumulationS
+from nntrain.training.weight_averaging import EMAS
+
+N_KILLS = int(os.environ.get('NNTRAIN_KILLS', 100))
+KINDS = dict(plain=learner, accumulation=lambda: learner(GradientAccumulationS(3)),
+             averages=lambda: learner(EMAS(0.9)), background=learner,
+             workers=lambda: learner(dataset=Keyed, num_workers=1))
+# Event, and how often it comes in a run of two epochs of six batches.
+EVENTS = dict(before_batch=14, after_predict=14, after_loss=14, after_backward=12, after_batch=14,
+              after_epoch=4, cleanup_batch=14, before_validate=2, rename=6, fsync=12)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize('kind', KINDS)
+def test_random_kills(kind):
+    draw, n = random.Random(kind), N_KILLS//len(KINDS)
+    at = [(event, draw.randint(1, EVENTS[event])) for event in draw.choices([*EVENTS], k=n)]
+    with in_background() if kind == 'background' else nullcontext(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        rows = check_resume(KINDS[kind], at=at)
+    print(f'{kind}: {len(rows)} kills, {len(rows)} identical ends')
+    assert len(rows) == n
+
+
+def gone(path): shutil.rmtree(path)
+def moved(path): path.rename(path.with_name('moved'))
+
+
+def another(path):
+    moved(path)
+    path.mkdir()
+
+
+@pytest.mark.parametrize('change', [gone, moved, another])
+@pytest.mark.parametrize('choice', ['raise', 'warn'])
+def test_folder_changes_in_mid_run(change, choice, tmp_path):
+    whole = trained(tmp_path/'whole', seed=1)
+    path, learn = tmp_path/'run', learner(seed=1)
+    saver = CheckpointS(path, 3, on_save_error=choice, background=False, best='valid loss')
+    learn.on('after_batch', lambda learn: learn.training and learn.train_iter == 4 and change(path))
+    def fit(): learn.fit(2, subs=saver)
+    if choice == 'raise':
+        with pytest.raises(OSError, match='deleted, moved or replaced') as told: quiet(fit)
+        assert 'the last checkpoint is step-00000003' in told.value.__notes__[0]
+    else:
+        said, _ = quiet(fit)
+        assert any('the last checkpoint is step-00000003' in text for text in said), said
+        same(whole['objects'], learn.state_dict()['objects'])  # training went on as without
+    if change is another: assert not checkpoints(path)
+
+
+@pytest.mark.parametrize('name', ['.tmp-step-00000003', '.trash-step-00000003', 'step-00000003',
+                                  '.lock'])
+def test_links_in_the_way_of_a_writer(name, tmp_path):
+    mine, run = tmp_path/'mine', tmp_path/'run'
+    for folder in (mine, run): folder.mkdir()
+    (mine/'precious').write_text('precious')
+    (run/name).symlink_to(mine if name != '.lock' else mine/'precious')
+    if name == '.lock':
+        with pytest.raises(RuntimeError, match='cannot be the lock'): trained(run)
+    else: write_checkpoint(run/'step-00000003', {})
+    assert [*mine.iterdir()] == [mine/'precious'] and (mine/'precious').read_text() == 'precious'
+    (run/'model.safetensors').symlink_to(mine/'precious')
+    save_model(learner().model, run/'model.safetensors')
+    assert (mine/'precious').read_text() == 'precious'
+
+
+@pytest.mark.faults
+def test_two_threads_and_200_fits_leave_nothing(tmp_path):
+    def open_files(): return len(os.listdir('/proc/self/fd'))
+    def fits(name, n):
+        for i in range(n): trained(tmp_path/name/str(i), n=1, learn=learner(), fsync=False)
+    fits('first', 2)
+    before = open_files(), threading.active_count()
+    work = [threading.Thread(target=fits, args=[name, 100]) for name in 'ab']
+    for thread in work: thread.start()
+    for thread in work: thread.join()
+    assert all(checkpoints(tmp_path/name/'99') for name in 'ab')
+    assert (open_files(), threading.active_count()) == before
