@@ -109,6 +109,7 @@ class Learner(Publisher, Stateful, BatchViews):
     def one_pass(self):
         start_pass(self, *self.passes[self.pass_index])
         with torch.set_grad_enabled(self.training): self.do_epoch()
+        look_back(self)
 
     @PublishEvents('epoch')
     def do_epoch(self): self.do_train() if self.training else self.do_validate()
@@ -527,15 +528,16 @@ def start_pass(learn, mode, loader):
     tell_epoch(loader, learn.epoch)
 
 def looked_at(learn, batches):
-    "The same batches; the first of a fit and the end of each training pass are looked at."
-    if not learn.training or learn.resuming: return batches
+    "The same batches; when the second of a fit is asked for, the first has been looked at."
+    if not learn.training or learn.resuming or learn.train_iter: return batches
     def first():
         yield from islice(batches, 1)
         if learn.train_iter == 1: advice().first_batch(learn)
-    def last():
-        advice().not_finite(learn)
-        yield from ()
-    return chain(first(), batches, last()) if not learn.train_iter else chain(batches, last())
+    return chain(first(), batches)
+
+def look_back(learn):
+    "Warn after a training pass whose loss is not finite."
+    if learn.training: advice().not_finite(learn)
 
 # %% ../nbs/02_learner.ipynb #baff7fe7
 def place_of(

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['WIDTHS', 'NOUNS', 'CONVERT', 'EXPLAIN', 'RAW', 'TOLD', 'layer_of', 'described', 'explain_predict', 'name_of_loss',
-           'explain_loss', 'explain_backward', 'explain_loader', 'explained', 'first_batch', 'first_bad', 'not_finite']
+           'explain_loss', 'explain_backward', 'explain_loader', 'explained', 'first_batch', 'first_bad', 'value_of',
+           'not_finite']
 
 # %% ../../nbs/inspect/12_advice.ipynb #6118de61
+import ctypes
 import math
 import time
 import warnings
@@ -288,7 +290,7 @@ def first_batch(
 ):
     "Raise or warn where predictions, targets and loss do not fit each other, though all ran."
     TOLD.discard(learn)
-    if isinstance(learn.loss, torch.Tensor) and learn.loss.device.type == 'cpu': not_finite(learn)
+    not_finite(learn)
     preds,y = learn.preds,learn.yb[0] if learn.yb else None
     if not (isinstance(preds, torch.Tensor) and isinstance(y, torch.Tensor)): return
     if not isinstance(learn.loss, torch.Tensor) or not callable(learn.loss_fn): return
@@ -345,13 +347,20 @@ def first_bad(
         if bad: return bad if n is not None else f'batch {i}: {bad}'
         if time.monotonic() > end: return None
 
+def value_of(
+    loss, # A tensor of one element, or anything else
+)->float: # 0 if it is none, or on a device that the host would have to wait for
+    "The number in a loss on the CPU, read from its memory: no operation, so nothing is counted."
+    if not isinstance(loss, torch.Tensor) or loss.device.type != 'cpu' or loss.numel() != 1: return 0.
+    number = loss.detach().reshape(()).to(torch.float64, copy=True)
+    return ctypes.c_double.from_address(number.data_ptr()).value
+
 def not_finite(
-    learn, # A `Learner` that is done with a batch
+    learn, # A `Learner` that is done with a batch or a pass
 ):
     "Warn, once in a fit, if the loss is not finite, with the first bad number of the data."
     if learn in TOLD or any(hasattr(sub, 'diagnose') for sub in learn.subs): return
-    try: loss = float(learn.loss.detach())
-    except (AttributeError, TypeError, ValueError, RuntimeError): return
+    loss = learn.row.get('loss', value_of(learn.loss))
     if math.isfinite(loss): return
     TOLD.add(learn)
     try: bad = first_bad(learn.dl, learn.n_inp)

@@ -32,7 +32,7 @@ class History:
     "A run as data: a row for each completed pass, and a table of the batches of each pass."
     def __init__(self,
         rows=(), # Dicts with `fit`, `epoch`, `mode`, and what was measured
-    ): self.rows,self.tables = [dict(row) for row in rows],{}
+    ): self.rows,self.tables,self.n_trained = [dict(row) for row in rows],{},0
 
     @property
     def columns(self):
@@ -69,13 +69,15 @@ def add(self:History,
 ):
     "Add batches to the table of a pass."
     self.tables[key] = stack_tables([self.tables[key], table]) if key in self.tables else table
+    self.n_trained += len(table['loss'])*(key[2] == 'train')
 
 @patch
 def forget(self:History,
     key:tuple, # As for `add`
 ):
     "Drop a pass, its row and its table."
-    self.tables.pop(key, None)
+    gone = self.tables.pop(key, None)
+    if gone and key[2] == 'train': self.n_trained -= len(gone['loss'])
     self.rows[:] = [r for r in self.rows if (r['fit'], r['epoch'], r['mode']) != key]
 
 @patch
@@ -108,6 +110,7 @@ def load_state_dict(self:History,
 ):
     "Replace all rows and tables by the state."
     self.rows,self.tables,start = [dict(row) for row in state['rows']],{},0
+    self.n_trained = sum(n for *key,n,_ in state['passes'] if key[2] == 'train')
     for *key,n,names in state['passes']:
         self.tables[tuple(key)] = {k: state['series'][k][start:start+n].clone() for k in names}
         start += n
@@ -234,7 +237,7 @@ def _repr_html_(self:History):
 def __repr__(self:History):
     "The counts and the last row, in one line."
     epochs = {(row.get('fit'), row.get('epoch')) for row in self.rows}
-    n_batches = sum(len(table['loss']) for key,table in self.tables.items() if key[2] == 'train')
+    n_batches = self.n_trained
     fits = len({row.get('fit') for row in self.rows} | {key[0] for key in self.tables})
     counts = (fits, 'fit','s'),(len(epochs), 'epoch','s'),(n_batches, 'training batch','es')
     text = ', '.join(f'{n:,} {name}{plural*(n != 1)}' for n,name,plural in counts)

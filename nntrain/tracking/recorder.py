@@ -137,8 +137,7 @@ def after_epoch(self:RecorderS,
     row = dict(fit=self.fit, **{name: _host(value) for name,value in learn.row.items()})
     if 'loss' not in row: row['loss'] = math.nan if table is None else (
         (table['loss']*table['samples']).sum()/table['samples'].sum()).item()
-    train = [table for key,table in self.history.tables.items() if key[2] == 'train']
-    row.setdefault('batches', sum(len(table['loss']) for table in train))
+    row.setdefault('batches', self.history.n_trained)
     used = {name: column[-1:].tolist()[0] for name,column in (table or {}).items()}
     for name,value in _hypers_of(learn.opt).items(): row.setdefault(name, used.get(name, value))
     self.history.rows.append(row)
