@@ -351,7 +351,8 @@ def value_of(
     loss, # A tensor of one element, or anything else
 )->float: # 0 if it is none, or on a device that the host would have to wait for
     "The number in a loss on the CPU, read from its memory: no operation, so nothing is counted."
-    if not isinstance(loss, torch.Tensor) or loss.device.type != 'cpu' or loss.numel() != 1: return 0.
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1: return 0.
+    if loss.device.type != 'cpu': return 0.
     number = loss.detach().reshape(()).to(torch.float64, copy=True)
     return ctypes.c_double.from_address(number.data_ptr()).value
 
