@@ -29,7 +29,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Optimizer
 from .pubsub import MEASURE, PublishEvents, Publisher, Subscriber
-from .state import Stateful, get_generators, loaders_of, set_generators, tell_epoch
+from .state import (Stateful, data_epochs, get_generators, loaders_of, set_generators,
+                           tell_epoch)
 
 # %% ../nbs/02_learner.ipynb #5092927b
 class BatchViews:
@@ -92,6 +93,7 @@ class Learner(Publisher, Stateful, BatchViews):
         self.optim_class,self.lr,self.opt,self.dl,self.n_iter = optim_class,lr,None,None,None
         self.fitting,self.resuming,self.stopped_at = False,None,{'level': 'epoch', 'epoch': 0}
         self.withheld = self.weights_in_use = None
+        self.first_epoch,self.data_epoch = 0,-1
         self.made_opts,self.step_args = set(),()
         start_clocks(self)
         super().__init__(as_subs(subs))
@@ -468,10 +470,12 @@ def start_fit(learn, epochs, passes, resume, lr, reset_opt):
     clocks = {name: getattr(learn, name) for name in TRAINING_CLOCKS}
     start_clocks(learn)
     learn.n_epochs,learn.passes,learn.resuming = epochs,passes,resume
+    trains = resume or any(name == 'train' for name,_ in passes)
+    if resume: learn.first_epoch,learn.data_epoch = data_epochs(resume)
+    elif trains: learn.first_epoch = learn.data_epoch+1
     learn.fitting,learn.stopped_at = True,False
     if resume: learn.epoch = resume['position']['epoch']
     if lr is not None: learn.lr = lr
-    trains = resume or any(name == 'train' for name,_ in passes)
     if not learn.optimizers or reset_opt and trains:
         learn.make_opt()
         shares = shares_of(learn.optimizers, learn.lr)
@@ -525,7 +529,8 @@ def start_pass(learn, mode, loader):
     learn.training = mode == 'train'
     learn.model.train(learn.training)
     if isinstance(learn.loss_fn, nn.Module): learn.loss_fn.train(learn.training)
-    tell_epoch(loader, learn.epoch)
+    if learn.training: learn.data_epoch = learn.first_epoch + learn.epoch
+    tell_epoch(loader, max(learn.data_epoch, 0))
 
 def looked_at(learn, batches):
     "The same batches; when the second of a fit is asked for, the first has been looked at."

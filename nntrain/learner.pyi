@@ -57,6 +57,8 @@ class Learner(Publisher, Stateful, BatchViews):
     stopped_at: Any
     withheld: Any
     weights_in_use: Any
+    first_epoch: Any
+    data_epoch: Any
     made_opts: Any
     step_args: Any
     epoch: int

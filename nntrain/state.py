@@ -19,6 +19,7 @@ from itertools import zip_longest
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from .pubsub import SAVE
@@ -139,20 +140,33 @@ def tell_epoch(
     holder,    # A loader, data set or sampler
     epoch:int, # Number of the epoch, from 0
 )->list:       # The objects whose `set_epoch` was called
-    "Call `set_epoch` of `holder`, or else of the data sets and samplers that it holds."
-    if getattr(holder, 'counts_passes', False): return []
+    "Call `set_epoch` of `holder`, or else of what it holds: data sets, samplers, functions."
+    return _tell(holder, epoch, {})
+
+def _tell(holder, epoch, seen):
+    if id(holder) in seen or getattr(holder, 'counts_passes', False): return []
+    seen[id(holder)] = holder
     if callable(getattr(holder, 'set_epoch', None)):
         holder.set_epoch(epoch)
         return [holder]
-    told = {}
-    for name in HOLDS:
-        inner = getattr(holder, name, None)
-        several = inner if name == 'datasets' and isinstance(inner, (list,tuple)) else [inner]
-        told[name] = [found for one in several if one is not None
-                          for found in tell_epoch(one, epoch)]
-    if getattr(holder, 'persistent_workers', False) and not all(map(_is_shared, told['dataset'])):
+    told = {name: [found for one in several for found in _tell(one, epoch, seen)]
+            for name,several in _held(holder).items()}
+    copies = [one for name in told if 'sampler' not in name for one in told[name]]
+    if getattr(holder, 'persistent_workers', False) and not all(map(_is_shared, copies)):
         holder._iterator = None  # torch: the next `iter` starts new workers
     return sum(told.values(), [])
+
+def _held(holder):
+    "Name of attribute -> data sets, samplers and loaders in it, and what else wants the epoch."
+    held = {name: getattr(holder, name, None) for name in HOLDS}
+    held = {**{k: v for k,v in getattr(holder, '__dict__', {}).items() if k not in held}, **held}
+    kinds,found = (Dataset, Sampler, DataLoader),{}
+    for name,value in held.items():
+        if isinstance(value, dict): value = [*value.values()] if name == 'datasets' else []
+        several = value if name == 'datasets' and isinstance(value, (list,tuple)) else [value]
+        found[name] = [one for one in several if one is not None and not isinstance(one, type) and (
+            name in HOLDS or isinstance(one, kinds) or callable(getattr(one, 'set_epoch', None)))]
+    return found
 
 def _is_shared(dataset):
     tensors = [v for v in getattr(dataset, '__dict__', {}).values() if isinstance(v, torch.Tensor)]
@@ -235,6 +249,13 @@ def _same_layout(name, saved, mine):
 
 # %% ../nbs/09_state.ipynb #db5517ad
 CLOCKS = 'train_iter','n_steps','n_samples'
+
+def data_epochs(
+    state:dict, # Of a learner
+)->list:        # `first_epoch` and `data_epoch`
+    "Which epochs the data sets were told; a state of an older nntrain says it by its position."
+    at = state['position'] or dict(epoch=0)
+    return state.get('data_epochs', [0, at['epoch'] - (at.get('level') == 'epoch')])
 
 def _stateful(learn):
     "Name -> attribute with a state; `opt` only if it is no second name of another."
@@ -326,6 +347,7 @@ def _load(learn, state, running=None):
         saved = state['subs'].get(learn.name_of(sub))
         if saved is not None: sub.load_state_dict(saved)
     for name in CLOCKS: setattr(learn, name, state['clocks'][name])
+    learn.first_epoch,learn.data_epoch = data_epochs(state)
     learn.counts,learn.pass_generators = state['counts'],state['pass_generators']
     set_generators(state['generators'], loaders.values())
 
@@ -361,6 +383,7 @@ class Stateful:
         grads = {k: p.grad for k,p in _parameters(self).items() if p.grad is not None}
         return copied(dict(
             position=position, clocks={k: getattr(self, k) for k in CLOCKS},
+            data_epochs=[self.first_epoch, self.data_epoch],
             objects={k: v.state_dict() for k,v in _stateful(self).items()}, layout=_layout(self),
             gradients=grads, counts=self.counts,
             loaders={k: v.state_dict() for k,v in loaders.items() if is_stateful(v)},

@@ -40,6 +40,7 @@ class Shard(OrderedLoader):
     ):
         super().__init__(loader.n, loader.batch_size, loader.shuffle, loader.seed, loader.drop_last)
         self.loader,self.part,self.rank,self.world = loader,copy(loader),rank,world
+        self.whole = loader
         self.order_by,self.first,self.padded = loader.order_by,(0, 0), False
 
     def __len__(self):
@@ -138,6 +139,7 @@ class ShardBatches:
         own:bool=False,      # Whether `batches` has this rank's alone, of unknown number
     ):
         self.loader,self.rank,self.world,self.own = batches,rank,world,own
+        self.whole = None if own else batches  # what `sequential` of inference.predict reads
         self.by_sampler = isinstance(getattr(batches, 'batch_sampler', None), _Dealt)
         for name in ('batch_size','dataset','generator'):  # what others ask a loader for
             setattr(self, name, getattr(batches, name, None))
@@ -240,9 +242,13 @@ def shard(
         return loader if by == 'DistributedSampler' else ShardBatches(loader, rank, world, own=True)
     if not isinstance(loader.dataset, IterableDataset) and loader.batch_sampler is not None:
         dealt = _Dealt(loader.batch_sampler, rank, world, loader.drop_last)
-        return ShardBatches(rebuilt(loader, batch_sampler=dealt), rank, world)
-    split = _split(loader, rank, world)
-    return split if isinstance(split, ShardBatches) else ShardBatches(split, rank, world, own=True)
+        part = ShardBatches(rebuilt(loader, batch_sampler=dealt), rank, world)
+    else:
+        split = _split(loader, rank, world)
+        if isinstance(split, ShardBatches): return split
+        part = ShardBatches(split, rank, world, own=True)
+    part.whole = loader
+    return part
 
 def _split(loader, rank, world):
     "A loader over this rank's part of a stream if it can be split, else every `world`-th batch."

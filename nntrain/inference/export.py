@@ -24,7 +24,7 @@ from .inputs import Preparation, as_predictions, find_classes, find_preparation
 from .inputs import first_inputs
 from .formats import as_program, from_onnx, from_pt2, to_onnx, to_pt2
 from ..data.transforms import BatchTransformS, Normalize
-from ..checkpoint.weights import load_model
+from ..checkpoint.weights import load_model, unwrapped
 from ..learner import Learner
 
 # %% ../../nbs/inference/05_export.ipynb #1cd675cf
@@ -47,7 +47,7 @@ def whole_model(
     "The model of a learner with its validation transforms in front."
     subs = [s for s in learn.ordered if isinstance(s, BatchTransformS) and not s.train_only]
     transforms = deepcopy([transform for sub in subs for transform in sub.transforms])
-    model = deepcopy(getattr(learn.model, '_orig_mod', learn.model))  # of a compiled one
+    model = unwrapped(deepcopy(learn.model))
     return WithTransforms(transforms, model).cpu().eval().requires_grad_(False)
 
 # %% ../../nbs/inference/05_export.ipynb #2bae377d
@@ -83,8 +83,9 @@ def file_info(
 # %% ../../nbs/inference/05_export.ipynb #b7e1a003
 _SIZES = [range(2**31)]
 _PREPARATION = dict(mode={'L','RGB'}, size=[range(1, 2**20), range(1, 2**20)], flatten=bool)
+_NORMALIZE = [[float], [float]],[[float], [float], range(-8, 8)]  # older files have no axis: 1
 _INFO = {'format': {1}, 'classes': (None, [str]), 'shape': _SIZES, 'dtype': {*DTYPE_OF},
-         'preparation': (None, _PREPARATION), 'normalize?': [[[float], [float]]]}
+         'preparation': (None, _PREPARATION), 'normalize?': [_NORMALIZE]}
 
 # %% ../../nbs/inference/05_export.ipynb #269386ba
 class Predictor:
@@ -124,7 +125,8 @@ def __repr__(self:Predictor):
 # %% ../../nbs/inference/05_export.ipynb #b8dae54d
 def _to_safetensors(whole, info):
     "Weights, with the text in the header."
-    means = [[t.mean.tolist(), t.std.tolist()] for t in whole.transforms if type(t) is Normalize]
+    means = [[t.mean.tolist(), t.std.tolist(), t.dim] for t in whole.transforms
+             if type(t) is Normalize]
     if len(means) < len(whole.transforms): raise ValueError('of the transforms of a batch only '
         f"`Normalize` can be kept in safetensors, got {whole.transforms}: take format='pt2'")
     tensors = {name: t.clone() for name,t in whole.model.state_dict().items()}

@@ -32,6 +32,9 @@ def sequential(
     loader, # `TensorLoader`, `FetchLoader`, `DataLoader`; another iterable counts as in order
 ):          # An iterable of batches
     "A loader over every row of `loader` once, in order; `loader` itself stays as it is."
+    loader = getattr(loader, 'whole', loader)  # of a part of a loader for one rank
+    if loader is None: raise ValueError('this loader has the rows of one rank alone, as its data '
+        'were divided before: give a loader over all rows')
     if isinstance(loader, StreamLoader): raise ValueError(f'{loader} has no first row, since each '
         'pass goes on where the last one ended: give the loader that it reads (its `.loader`), or '
         'a list of batches')
@@ -61,10 +64,11 @@ def _in_order(loader):
         library in ('torch','torchdata'))
     if not known: sampler = batch_sampler
     elif batch_sampler is not None: sampler = batch_sampler.sampler
-    every_row = isinstance(sampler, (SequentialSampler, RandomSampler)) or (
+    source = next((c for c in type(sampler).__mro__ if '__iter__' in vars(c)), None)  # of its rows
+    every_row = source in (SequentialSampler, RandomSampler) or (
         library == 'torchdata' and type(sampler).__name__ == 'RandomSampler')
-    if every_row: rows = range(len(loader.dataset))
-    elif isinstance(sampler, SubsetRandomSampler): rows = sorted(sampler.indices)
+    if every_row: rows = range(len(sampler.data_source))
+    elif source is SubsetRandomSampler: rows = sorted(sampler.indices)
     else: raise ValueError(f'which rows a {type(sampler).__name__} picks, and in which order, is '
         'not known: give a DataLoader without it, over the rows that you want '
         '(torch.utils.data.Subset)')
@@ -122,14 +126,15 @@ def result(self:Gathered):
 # %% ../../nbs/inference/01_predict.ipynb #a0b0aadd
 class _With:
     "`dls` with another validation loader."
-    def __init__(self, dls, valid): self._dls,self.valid = dls,valid
+    def __init__(self, dls, valid, undivided):
+        self._dls,self.valid,self.undivided = dls,valid,undivided
     def __getattr__(self, name): return getattr(self._dls, name)
 
 @contextmanager
-def _trying(learn, loader):
-    "A rehearsal in which a fit without training reads `loader`."
+def _trying(learn, loader, undivided=False):
+    "A rehearsal in which a fit without training reads `loader`; `undivided`: all on each rank."
     dls = learn.dls
-    learn.dls = _With(dls, loader)
+    learn.dls = _With(dls, loader, undivided)
     try:
         with learn.rehearse(): yield
     finally: learn.dls = dls
@@ -192,7 +197,7 @@ def _collect(learn, loader, inputs=False, losses=False, transform=None):
     def without_targets(learn):
         if not learn.yb: raise CancelLossException
     def change(learn): learn.x = transform(learn.x)
-    with _trying(learn, loader):
+    with _trying(learn, loader, undivided=True):
         learn.on('before_loss', without_targets, order=DECIDE)
         learn.on('after_batch', collect, order=DECIDE)
         if transform: learn.on('before_batch', change, order=TRANSFORM-1)
