@@ -28,8 +28,9 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Optimizer
-from .pubsub import MEASURE, PublishEvents, Publisher, Subscriber
-from .state import (Stateful, data_epochs, get_generators, loaders_of, set_generators,
+from .pubsub import DECIDE, MEASURE, SAVE, PublishEvents, Publisher, Subscriber
+from .state import (Stateful, copied, data_epochs, get_generators, loaders_of,
+                           set_generators,
                            tell_epoch)
 
 # %% ../nbs/02_learner.ipynb #5092927b
@@ -497,13 +498,32 @@ def end_fit(learn, subs, lr, modes, given, rates):
     for opt in learn.optimizers:   # what schedules did to the rates changes no proportions
         if opt in PROPORTIONS: PROPORTIONS[opt] = PROPORTIONS[opt][0],rates_of(opt)
 
+def state_attributes(sub):
+    "Names of the attributes that an evaluation leaves as they are: those of a state of training."
+    if SAVE <= sub.order < DECIDE: return ()    # who saves writes down evaluations as well
+    own = type(sub).state_dict is not Subscriber.state_dict
+    return sub.state_names or (tuple(vars(sub)) if own else ())
+
+def put_back_group(group, before):
+    "Give a group of an optimizer its settings again; a rate that is a tensor stays the same."
+    for name in {*group} - {*before, 'params'}: del group[name]
+    for name,value in before.items():
+        if isinstance(value, torch.Tensor): group[name].copy_(value)
+        else: group[name] = value
+
 def kept_for_evaluation(learn):
     "A function that puts back what a fit without training must leave as it was."
     names = 'counts','stopped_at','pass_generators','made_opts'
     before = {name: getattr(learn, name) for name in names}
     loaders,opts = loaders_of(learn.dls).values(),optimizers_of(learn)
     generators = get_generators(loaders)
+    groups = [(g, copied({k: v for k,v in g.items() if k != 'params'}))
+              for opt in learn.optimizers for g in opt.param_groups]
+    subs = [(sub, {name: getattr(sub, name) for name in state_attributes(sub)
+                   if hasattr(sub, name)}) for sub in learn.subs]
     def put_back():
+        for group,settings in groups: put_back_group(group, settings)
+        for sub,attributes in subs: vars(sub).update(attributes)
         for name in optimizers_of(learn): setattr(learn, name, opts.get(name))
         vars(learn).update(before)
         set_generators(generators, loaders)

@@ -14,6 +14,7 @@ import torch
 from fastcore.basics import patch
 
 from .pubsub import MEASURE, Subscriber
+from .state import copied
 
 # %% ../nbs/04_metrics.ipynb #a2cd8051
 def accuracy(
@@ -201,7 +202,7 @@ def row_text(
 # %% ../nbs/04_metrics.ipynb #ee91b3c0
 class MetricsS(Subscriber):
     "Fill `learn.row` with loss and metrics of each pass; print it unless others show it."
-    order,rank = MEASURE,0
+    order,rank,interrupted = MEASURE,0,{}   # `interrupted`: sums of a stopped pass, while we evaluate
     def __init__(self, *metrics,
         show:bool=True, # False prints no rows
         **named
@@ -215,6 +216,8 @@ class MetricsS(Subscriber):
         alike = [s for s in learn.subs if isinstance(s, MetricsS)]
         self.prints = self.show and not self.rank and self is alike[-1] and not any(
             sub.shows_rows for sub in learn.subs)
+        evaluates = 'train' not in dict(learn.passes)
+        self.interrupted = copied(self.state_dict()) if evaluates else {}
     def before_epoch(self, learn): self.columns.reset()
     def after_batch(self, learn):
         if learn.preds is None and self.metrics: raise ValueError(
@@ -226,8 +229,11 @@ class MetricsS(Subscriber):
     def after_epoch(self, learn):
         learn.row.update(self.columns.compute())
         if self.prints: print(row_text(learn.row))
-    def cleanup_epoch(self, learn): self.columns.loss.reset()   # the state of a pass ends with it
-    def cleanup_fit(self, learn): self.rank = 0
+    def cleanup_epoch(self, learn):
+        if learn.stopped_at is False: self.columns.loss.reset()   # else the fit may go on here
+    def cleanup_fit(self, learn):
+        self.rank = 0
+        if self.interrupted: self.load_state_dict(self.interrupted)
 
 # %% ../nbs/04_metrics.ipynb #c9428bf9
 @patch

@@ -8,14 +8,17 @@ __all__ = ['INSIDE', 'HOLDS', 'is_generator', 'loader_generators', 'generator_st
 
 # %% ../nbs/09_state.ipynb #4b1e8792
 import copy
+import dataclasses
 import random
 import sys
 import warnings
 from collections import deque
+from collections.abc import MutableMapping, MutableSequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib import import_module
 from itertools import zip_longest
+from types import SimpleNamespace
 
 import torch
 from torch import nn
@@ -118,9 +121,22 @@ def copied(
         new = copy.copy(value)  # Counter, defaultdict, OrderedDict
         for key in (value if isinstance(value, dict) else range(len(value))):
             new[key] = copied(value[key])
+        for name,inner in getattr(value, '__dict__', {}).items(): setattr(new, name, copied(inner))
         return new
     if isinstance(value, (set,bytearray)): return copy.copy(value)
-    return value.copy() if type(value).__name__ == 'ndarray' else value
+    if type(value).__name__ == 'ndarray': return copy.deepcopy(value)    # it may hold objects
+    return _copied_object(value)
+
+def _copied_object(value):
+    "A copy of a container that is no builtin: UserDict, ChainMap, array, dataclass, namespace."
+    if isinstance(value, (str,bytes,range,frozenset,type,nn.Module)): return value
+    fields = [f.name for f in dataclasses.fields(value)] if dataclasses.is_dataclass(value) else []
+    kinds = SimpleNamespace,MutableMapping,MutableSequence
+    if not fields and not isinstance(value, kinds): return value
+    new = copy.copy(value)
+    for name in {*fields, *getattr(value, '__dict__', {})}:
+        object.__setattr__(new, name, copied(getattr(value, name)))    # it may be frozen
+    return new
 
 
 # %% ../nbs/09_state.ipynb #10693dfa

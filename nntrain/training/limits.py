@@ -51,9 +51,13 @@ class StopAfterS(Subscriber):
 
     def elapsed(self): return self.spent + self.clock() - self.began
 
-    def state_dict(self): return dict(spent=0. if self.began is None else self.elapsed())
+    def cleanup_fit(self, learn): self.spent,self.began = self.elapsed(),None
 
-    def load_state_dict(self, state): self.spent,self.began = state['spent'],self.clock()
+    def state_dict(self): return dict(spent=self.spent if self.began is None else self.elapsed())
+
+    def load_state_dict(self, state):
+        self.spent = state['spent']
+        if self.began is not None: self.began = self.clock()
 
     def steps_in_fit(self, learn, n_steps):
         return n_steps if self.n_steps is None else min(self.n_steps, n_steps or self.n_steps)

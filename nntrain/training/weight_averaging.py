@@ -100,6 +100,8 @@ class EMAS(Subscriber):
         learn.weights_in_use = None
         self.stepped,self.n = False,int(self.n)
         if self.swapped: self.swap(learn)   # a state from after the end of a fit was loaded
+    def before_batch(self, learn):
+        if self.swapped and learn.training: self.swap(learn)   # or one from a pass that was ended
     def before_validate(self, learn):
         if self.ema is None: return
         self.swap(learn)
