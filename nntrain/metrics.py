@@ -202,7 +202,7 @@ def row_text(
 # %% ../nbs/04_metrics.ipynb #ee91b3c0
 class MetricsS(Subscriber):
     "Fill `learn.row` with loss and metrics of each pass; print it unless others show it."
-    order,rank,interrupted = MEASURE,0,{}   # `interrupted`: sums of a stopped pass, while we evaluate
+    order,rank,interrupted = MEASURE,0,{}   # `interrupted`: sums of a stopped pass, to be put back
     def __init__(self, *metrics,
         show:bool=True, # False prints no rows
         **named

@@ -76,14 +76,14 @@ class Keyed(Noisy):
         return X[i] + 0.1*torch.randn(6, generator=torch.Generator().manual_seed(i)), Y[i]
 
 
-def learner(*subs, train=None, seed=None, dataset=Noisy, cls=Learner, **kwargs):
+def learner(*subs, train=None, seed=None, dataset=Noisy, cls=Learner, schedule=True, **kwargs):
     if seed is not None: seed_all(seed)
     model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3))
     train = train or DataLoader(dataset(), 8, shuffle=True, **kwargs)
     one_cycle = TorchScheduleS(lambda opt: torch.optim.lr_scheduler.OneCycleLR(
         opt, 0.1, total_steps=99))
     return cls(model, SimpleNamespace(train=train, valid=[(X, Y)]), F.cross_entropy,
-               torch.optim.Adam, 0.01, [one_cycle, MetricsS(), RecorderS(), *subs])
+               torch.optim.Adam, 0.01, [*[one_cycle]*schedule, MetricsS(), RecorderS(), *subs])
 
 
 def seed_all(n):
@@ -220,7 +220,7 @@ def techniques(folder):
     from nntrain.data.mixup import MixUpS
     from nntrain.training.early_stopping import EarlyStoppingS, ReduceLROnPlateauS
     def make(): return learner(EMAS(0.9), MixUpS(), ReduceLROnPlateauS(patience=1),
-                               EarlyStoppingS(patience=2))
+                               EarlyStoppingS(patience=2), schedule=False)
     at = [('after_batch', 9), ('before_validate', 2), ('after_full_epoch', 3), ('after_step', 15)]
     return f'{len(check_resume(make, epochs=6, at=at))} kills'
 
@@ -571,11 +571,12 @@ def guard(folder):
 def scaler(folder):
     def made(seed=None):
         steps = TorchScheduleS(lambda opt: torch.optim.lr_scheduler.StepLR(opt, 3))
-        return learner(steps, MixedPrecisionS('fp16', init_scale=2.**19), seed=seed)
+        return learner(steps, MixedPrecisionS('fp16', init_scale=2.**19), seed=seed,
+                       schedule=False)
     rows = check_resume(made, at=[('after_batch', n) for n in (2, 5, 9)] + [('after_backward', 4)])
     learn = made(1)
     state = trained(folder, learn=learn)
-    steps, fp16 = (next(s for s in learn.subs[3:] if isinstance(s, kind))
+    steps, fp16 = (next(s for s in learn.subs if isinstance(s, kind))
                    for kind in (TorchScheduleS, MixedPrecisionS))
     assert fp16.n_skipped > 2 and learn.n_steps + fp16.n_skipped == 12, fp16.n_skipped
     assert steps.scheduler.last_epoch == learn.n_steps, learn.n_steps
@@ -917,8 +918,8 @@ def out_of_range(folder):
 @check('F38', 'types, shapes, devices, losses, optimizers that do not fit')
 def wrong_shapes(folder):
     column = nn.Linear(6, 1)
-    bad_fit(None, 'target size (torch.Size([44]))', model=column, loss_fn=F.mse_loss,
-            train=[(X, Y.float())])
+    every = Learner(column, SimpleNamespace(train=[(X, Y.float())], valid=None), F.mse_loss)
+    fails(ValueError, 'the loss compared each with every other', lambda: every.fit(1))
     bad_fit(RuntimeError, 'targets: (44,) torch.float32 on cpu', train=[(X, Y.float())])
     bad_fit(TypeError, 'a batch must be a tuple, list or dict, got Tensor', train=[X])
     bad_fit(ValueError, 'the batch has no target', train=[(X,)])

@@ -13,9 +13,6 @@ from nntrain.inspect.device_check import OUTER, Seen
 from nntrain.inspect.pretend import meter, pretend_device
 from nntrain.learner import METHODS
 
-DEVICE = pretend_device()
-
-
 def images(n=3, size=8, seed=0):
     draw = torch.Generator().manual_seed(seed)
     return [(torch.rand(size, 1, 8, 8, generator=draw),
@@ -35,7 +32,7 @@ def net():
 def make(*subs, cls=Learner, opt=torch.optim.SGD, **kwargs):
     dls = DataLoaders(images(), images(2, seed=1))
     dls.classes = list('abcd')
-    return cls(net(), dls, F.cross_entropy, opt, .05, [DeviceS(DEVICE), *subs], **kwargs)
+    return cls(net(), dls, F.cross_entropy, opt, .05, [DeviceS(pretend_device()), *subs], **kwargs)
 
 
 def seen_while(learn, act):
@@ -63,7 +60,7 @@ class GanNet(nn.Module):
 def gan(*subs):
     discriminator = nn.Sequential(nn.Flatten(), nn.Linear(64, 1))
     return GANLearner(GanNet(), DataLoaders(images(), None), gan_loss, torch.optim.Adam, 1e-3,
-                      [DeviceS(DEVICE), *subs], discriminator=discriminator)
+                      [DeviceS(pretend_device()), *subs], discriminator=discriminator)
 
 
 def subscribers(folder):
