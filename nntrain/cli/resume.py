@@ -112,11 +112,14 @@ def _find_begun(folder, options, fresh):
         if not fresh: raise ValueError(f'{folder} has a run without {BEGUN}, which cannot go on: '
             '--fresh starts over')
     if begun is None or fresh: return None
-    for name,value in options.items():
-        before = begun['options'].get(name)
-        if before != value and not (name == 'epochs' and before < value): raise ValueError(
-            f'{folder} has a run with --{name} {before}, this one has {value}: give the same '
-            'options to go on, --fresh to start over, or another folder')
+    longer = 'epochs' in options and 'schedule' not in options  # a curve has a fixed length
+    for name in dict.fromkeys([*options, *begun['options']]):
+        before,value = [given.get(name) for given in (begun['options'], options)]
+        if before == value or name == 'epochs' and longer and before < value: continue
+        before,value = ['the default' if v is None else v for v in (before, value)]
+        raise ValueError(f"{folder} has a run with --{name.replace('_', '-')} {before}, this one "
+            f'has {value}: give the same options to go on, --fresh to start over, or another '
+            'folder')
     return begun
 
 # %% ../../nbs/cli/02_resume.ipynb #802018f1
@@ -125,6 +128,7 @@ def fit_on(
     folder:Path,        # Of the run
     epochs:int,         # How many in all
     seconds:float=60.,  # Save after a batch if the last checkpoint is this long ago
+    subs=(),            # Other subscribers of the fit, such as a schedule
 )->list:                # The rows of all epochs
     "Fit from the last checkpoint in `folder`, or from the start if there is none."
     rows,saves,ranks = RowsS(),CheckpointS(folder/SAVED, every_epochs=1),DistributedS()
@@ -133,7 +137,7 @@ def fit_on(
     if found: print(f'goes on from {found[-1].name}', flush=True)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', 'the checkpoint is of a fit of')  # see above: no matter
-        learn.fit(epochs, subs=[ranks, rows, saves], resume=True)
+        learn.fit(epochs, subs=[ranks, rows, saves, *subs], resume=True)
     return rows.rows
 
 # %% ../../nbs/cli/02_resume.ipynb #fa83a957

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILES', 'check_folder', 'RowsS', 'history_csv', 'draw_png', 'plot_history', 'write_run', 'read_info', 'load_run',
-           'run_predictor', 'labelled_images', 'place_of', 'validate_run', 'export_run']
+           'run_predictor', 'labelled_images', 'place_of', 'own_images', 'validate_run', 'export_run']
 
 # %% ../../nbs/cli/01_run_folder.ipynb #14a45fb4
 import csv
@@ -23,8 +23,10 @@ from torch.nn import functional as F
 from .. import __version__
 from ..checkpoint.files import FileError, FileReader, replace_file
 from ..data.decode import decode_split
-from ..data.images import MODELS, build_model, class_names, find_columns, find_splits
-from ..data.images import load_images, read_dataset, size_text
+from ..data.images import MODELS, as_indices, build_model, class_names
+from ..data.images import find_columns, find_splits, load_images, read_dataset, size_text
+from .pictures import VALID, list_pictures, load_pictures, read_pictures
+from .pictures import refuse_broken
 from ..data.names import csv_cell
 from ..dataloaders import DataLoaders, TensorLoader
 from ..device import DeviceS
@@ -175,8 +177,11 @@ def run_predictor(
 def labelled_images(
     data:str,  # As for `read_dataset`
     classes,   # Names of the classes, in the order of the model's outputs
+    shape=(),  # Of an input of the model, which files of pictures are made to
 )->tuple:      # Images and class indices
     "All images of the validation split, or of the only one, labelled by the numbers of `classes`."
+    listing = list_pictures(data)
+    if listing is not None: return _labelled_files(listing, classes, shape)
     split = find_splits(read_dataset(data))[-1]
     image,label = find_columns(split.features)
     labels = split.select_columns([label])[:][label]
@@ -188,6 +193,15 @@ def labelled_images(
     x = decode_split(split.select_columns([image]), data)[image]/255
     return x,torch.tensor([index[names[value]] for value in labels])
 
+def _labelled_files(listing, classes, shape):
+    names = [name for name in VALID if name in listing.splits] or [*listing.splits]
+    rows = listing.splits[names[0]]
+    prepare = Preparation({1: 'L', 3: 'RGB'}[shape[0]], tuple(shape[1:]))
+    x,_,left_out,_ = read_pictures(rows, preparation=prepare)
+    refuse_broken(left_out, len(rows))
+    return x,as_indices([str(label) for _,label in rows], {str(name): name for name in classes})
+
+
 # %% ../../nbs/cli/01_run_folder.ipynb #d6cf5df3
 def place_of(
     data:str, # As for `read_dataset`
@@ -195,6 +209,17 @@ def place_of(
     "The place of data, valid in any working folder."
     path = Path(data).expanduser().absolute()
     return str(path) if data != 'digits' and path.exists() else data
+
+def own_images(
+    info, # Of `read_info`
+):        # `Images`
+    "The data that a run was trained on, split as they were."
+    options = info.get('options', {})
+    data = info.get('place', options.get('data'))
+    listing = list_pictures(data)
+    if listing is None: return load_images(data)
+    valid = options.get('valid')
+    return load_pictures(listing, options.get('size'), valid, options.get('skip_broken')).images
 
 def validate_run(
     folder,      # Of a run
@@ -207,7 +232,8 @@ def validate_run(
     data = own if data is None else place_of(data)
     if data is None: raise ValueError(f'{folder} does not say on which data it was '
                                                       'trained: give --data')
-    x,y = load_images(own).valid if data == own else labelled_images(data, info['classes'])
+    same = data == own
+    x,y = own_images(info).valid if same else labelled_images(data, info['classes'], info['shape'])
     if list(x.shape[1:]) != list(info['shape']): raise ValueError(f'images of {data} are '
         f'{size_text(x)}, the run was trained on {"x".join(map(str, info["shape"]))}')
     loader = TensorLoader(x, y, batch_size=2*info.get('options', {}).get('bs', 64))
