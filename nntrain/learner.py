@@ -15,11 +15,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields, is_dataclass
 from functools import wraps
 from importlib import import_module
 from itertools import chain, islice
 from numbers import Integral, Real
+from types import MethodType
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -82,7 +84,7 @@ class Learner(Publisher, Stateful, BatchViews):
     def __init__(self,
         model:nn.Module,  # Module to train; called with the inputs of a batch
         dls,              # Anything with `train` and `valid`; `valid` may be None
-        loss_fn:Callable, # Called with predictions and targets, returns a scalar
+        loss_fn:Callable|None=None, # Of predictions and targets, a scalar; None: the model's own
         optim_class:Callable[..., Optimizer]=SGD, # Called with parameters and learning rate
         lr:float|torch.Tensor=0.01,               # Above 0; 0.01 is SGD's usual start
         subs:Subscriber|Sequence[Subscriber]=(),  # Subscribers, or one
@@ -172,7 +174,8 @@ class Learner(Publisher, Stateful, BatchViews):
 
 # %% ../nbs/02_learner.ipynb #dadbfaf9
 SEQUENCES = frozenset((tuple, list))
-TARGETS = 'label','labels'
+TARGETS = ('label','labels','label_ids','start_positions','end_positions','class_labels',
+           'mask_labels','next_sentence_label')  # the names that transformers gives them
 
 class SplitBatch(NamedTuple):
     "A batch that a function has split, once a part of it was assigned."
@@ -253,6 +256,63 @@ def count_samples(
         f'{[type(item).__name__ for item in items]}: assign a function of the batch, '
         '`learn.batch_size = lambda batch: ...`')
 
+
+# %% ../nbs/02_learner.ipynb #9c1d5a02
+NO_SCORES = 'loss','past_key_values','hidden_states','attentions'
+
+def output_parts(
+    output, # What a model returned
+)->dict:    # Name -> value of a dict, dataclass or named tuple with a loss or logits; else empty
+    "The named parts of a model's output."
+    if isinstance(output, Mapping): parts = dict(output)
+    elif hasattr(output, '_asdict'): parts = output._asdict()
+    elif is_dataclass(output) and not isinstance(output, type):
+        parts = {field.name: getattr(output, field.name) for field in fields(output)}
+    else: return {}
+    return parts if 'loss' in parts or any(name.endswith('logits') for name in parts) else {}
+
+def loss_and_scores(
+    output, # What a model returned
+)->tuple:   # Its loss, None if it gave none; its predictions, None if it gave the loss alone
+    "Take the output of a model apart: the logits are the predictions, else all but the loss."
+    parts = output_parts(output)
+    if not parts:
+        items = output if isinstance(output, tuple) else (output,)
+        has_loss = items and isinstance(items[0], torch.Tensor) and not items[0].ndim
+        loss,items = (items[0], items[1:]) if has_loss else (None, items)
+        return loss,items[0] if items else None
+    scores = {k: v for k,v in parts.items() if k not in NO_SCORES and v is not None}
+    names = [k for k in scores if k == 'logits'] or [
+        k for k in scores if k.endswith('logits')] or [*scores]
+    if len(names) == 1: return parts.get('loss'),scores[names[0]]
+    return parts.get('loss'),tuple(scores[name] for name in names) or None
+
+# %% ../nbs/02_learner.ipynb #9c1d5a03
+def predict_own(learn):
+    "Give the model its targets too; keep its loss for `get_own_loss`."
+    batch,(xb,yb) = learn.batch,split_batch(learn.batch, learn.n_inp)
+    if callable(learn.n_inp): output = learn.model(**xb) if isinstance(xb, dict) else (
+        learn.model(*xb, *yb))
+    else: output = learn.model(**batch) if isinstance(batch, Mapping) else learn.model(*batch)
+    learn.own_loss,learn.preds = loss_and_scores(output)
+
+def get_own_loss(learn):
+    learn.loss = learn.own_loss
+    if learn.loss is None: raise ValueError('`loss_fn` is None, and the output of the model has '
+        f'no loss: give a `loss_fn`, or the model its targets (the batch has '
+        f'{[*learn.batch] if isinstance(learn.batch, Mapping) else len(learn.batch)})')
+
+@contextmanager
+def own_bodies(learn):
+    "Bodies for a model that computes its loss, unless there is a `loss_fn` or they are replaced."
+    own = dict(predict=predict_own, get_loss=get_own_loss)
+    replaced = any(name in vars(learn) or
+        inspect.unwrap(getattr(type(learn), name)) is not getattr(Learner, name) for name in own)
+    if learn.loss_fn is not None or replaced: own = {}
+    vars(learn).update({name: MethodType(body, learn) for name,body in own.items()})
+    try: yield
+    finally:
+        for name in (*own, 'own_loss'): vars(learn).pop(name, None)
 
 # %% ../nbs/02_learner.ipynb #ec02e78e
 def length(loader):
@@ -665,6 +725,7 @@ def fit(self:Learner,
         given = {id(opt) for opt in self.optimizers} - self.made_opts
         stack.callback(end_fit, self, subs, self.lr, modes, given, rates)
         start_fit(self, epochs, passes, resume, lr, reset_opt and not given)
+        stack.enter_context(own_bodies(self))
         self.subscribe(*subs)
         if epochs and 'train' in dict(passes): say_what_to_add(self)
         self.do_fit()
@@ -783,6 +844,7 @@ def __repr__(self:Learner):
     batches = ' + '.join(f"{'?' if n is None else n} {name}" for name,n in lengths.items())
     opt = kind_of(self.optim_class if self.opt is None else self.opt)
     parts = [f'{kind_of(self.model)} of {sum(p.numel() for p in parameters):,} parameters',
-             f'{batches} batches' if batches else 'no data', kind_of(self.loss_fn),
+             f'{batches} batches' if batches else 'no data',
+             "the model's loss" if self.loss_fn is None else kind_of(self.loss_fn),
              f'{opt} at lr {float(self.lr):g}', ', '.join(map(self.name_of, self.subs))]
     return f"{type(self).__name__}({'; '.join(filter(None, parts))})"

@@ -77,10 +77,10 @@ def _(): learner(loss_fn=nn.CrossEntropyLoss)
 @mistake('the name of a loss', "'cross_entropy'", 'nn.CrossEntropyLoss()')
 def _(): learner(loss_fn='cross_entropy')
 
-@mistake('no loss', 'loss_fn', 'nn.CrossEntropyLoss()')
-def _(): Learner(mlp(), loaders(*data()))
+@mistake('no loss', 'loss_fn')
+def _(): Learner(mlp(), loaders(*data())).fit(1)
 
-@mistake('None for the loss', 'loss_fn', 'get_loss')
+@mistake('None for the loss', 'loss_fn')
 def _(): Learner(mlp(), loaders(*data()), None).fit(1)
 
 @mistake('the class of a model', 'class', 'Net()')

@@ -39,7 +39,8 @@ def seen_while(learn, act):
     "What the meter sees while `act` runs: waits in batch events by what and who; foreign tensors."
     with Seen(learn) as seen:
         meter.on_wait,meter.on_foreign = seen.wait,seen.meet
-        try: act()
+        try:
+            with torch.autograd.set_multithreading_enabled(False): act()
         finally: meter.on_wait = meter.on_foreign = None
     inside = {(what, event, who) for what,event,who,*_ in seen.waits if not event.endswith(OUTER)}
     return inside,[f['what'] for f in seen.foreign.values()]
@@ -180,7 +181,7 @@ def test_no_method_waits_in_a_batch_or_keeps_a_tensor_on_the_cpu(tmp_path, capsy
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             learn = make(MetricsS(accuracy, show=False))
-            learn.fit(1)
+            with torch.autograd.set_multithreading_enabled(False): learn.fit(1)
             try: inside,foreign = seen_while(learn, lambda: call(learn))
             except Exception as error: inside,foreign = {(repr(error)[:150],)},[]
         plt.close('all')
@@ -189,3 +190,10 @@ def test_no_method_waits_in_a_batch_or_keeps_a_tensor_on_the_cpu(tmp_path, capsy
         if foreign or inside and not gathered and name not in ANSWERS: wrong.append(lines[-1])
     with capsys.disabled(): print('\n' + '\n'.join(lines))
     assert not wrong, '\n'.join(wrong)
+
+
+def test_a_process_that_has_trained_can_check_for_a_device():
+    learn = make()
+    learn.subs[0].device = torch.device('cpu')
+    learn.fit(1)
+    assert learn.check_device().findings == []

@@ -5,13 +5,14 @@
 # %% auto #0
 __all__ = ['NO_LABEL', 'MODELS', 'read_dataset', 'find_splits', 'find_columns', 'class_names', 'as_indices', 'why_no_class',
            'check_labels', 'held_out', 'size_text', 'Images', 'warn_of_counts', 'load_images', 'build_model',
-           'as_picture', 'show_batch']
+           'as_picture', 'shown_inputs', 'draw_input', 'show_batch']
 
 # %% ../../nbs/data/09_images.ipynb #8877d6d4
 import math
 import warnings
 from itertools import islice
 from pathlib import Path
+from textwrap import fill
 from typing import NamedTuple
 
 import torch
@@ -231,6 +232,23 @@ def as_picture(
     low,high = x.min(),x.max()
     return ((x-low)/(high-low).clamp(min=1e-8)).numpy()
 
+# %% ../../nbs/data/09_images.ipynb #9c1d5b02
+def shown_inputs(
+    inputs, # Tensor with a row for each sample
+    dls,    # `DataLoaders`; their `decode` makes texts of rows, without padding below 0
+):          # The same, or texts
+    "What is shown of the inputs."
+    decode = getattr(dls, 'decode', None)
+    return inputs if decode is None else [decode(x[x >= 0]) for x in inputs]
+
+def draw_input(
+    ax, # Axes of matplotlib
+    x,  # Text, or what `as_picture` takes
+):
+    "Draw one input."
+    if not isinstance(x, str): ax.imshow(as_picture(x), cmap='gray_r')
+    else: ax.text(0, 1, fill(x, 22), fontsize=5, va='top', transform=ax.transAxes)
+
 # %% ../../nbs/data/09_images.ipynb #07b9dc5a
 def show_batch(
     dls,       # `DataLoaders`; their `classes` are the titles
@@ -242,14 +260,18 @@ def show_batch(
     before = dict(getattr(dls.train, '__dict__', {}))
     with generators_kept(): batch = next(islice(dls.train, 1))
     if before: vars(dls.train).update(before)
-    if hasattr(batch, 'keys'): raise TypeError('show_batch: the batch has the keys '
-        f'{[*batch.keys()]}, expected pictures and targets: look at it by next(iter(loader))')
-    inputs,targets = batch[0][:n],batch[-1][:n].tolist()
+    if hasattr(batch, 'keys'):
+        label = next((name for name in ('labels','label') if name in batch), None)
+        if label is None or getattr(batch[label], 'ndim', 0) != 1: raise TypeError('show_batch: '
+            f'the batch has the keys {[*batch.keys()]}, expected pictures or texts and `labels` of '
+            'shape (n,): look at it by next(iter(loader))')
+        batch = next(value for name,value in batch.items() if name != label),batch[label]
+    inputs,targets = shown_inputs(batch[0][:n], dls),batch[-1][:n].tolist()
     columns = math.ceil(math.sqrt(len(inputs)*2))
     size = math.ceil(len(inputs)/columns),columns
     if axes is None: axes = plt.subplots(*size, figsize=(columns, 1.2*size[0]), squeeze=False)[1]
     for ax in axes.flat: ax.axis('off')
     for ax,x,y in zip(axes.flat, inputs, targets):
-        ax.imshow(as_picture(x), cmap='gray_r')
+        draw_input(ax, x)
         ax.set_title(dls.classes[y] if getattr(dls, 'classes', None) else y, fontsize=8)
     return axes

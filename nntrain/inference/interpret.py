@@ -7,18 +7,19 @@ __all__ = ['Results', 'calibration_error']
 
 # %% ../../nbs/inference/02_interpret.ipynb #15b8b3c5
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 
-from ..data.images import as_picture, show_batch
+from ..data.images import draw_input, show_batch, shown_inputs
 from fastcore.basics import patch
 from ..learner import Learner
 
 # %% ../../nbs/inference/02_interpret.ipynb #e3b291fd
 class Results(NamedTuple):
     "Predictions of a classifier for some samples, with the true classes."
-    inputs:torch.Tensor  # As the model got them
+    inputs:torch.Tensor  # As the model got them; texts where `dls.decode` makes some
     targets:torch.Tensor # Class indices `(n,)`
     probs:torch.Tensor   # Probability of each class `(n, n_classes)`
     losses:torch.Tensor  # Of each sample `(n,)`
@@ -39,7 +40,8 @@ def results(self:Learner,
         f'results: predictions {shapes[0]} and targets {shapes[1]}: expected scores (n, n_classes) '
         'and class indices (n,); `get_preds` gives what other models say')
     classes = getattr(self.dls, 'classes', None) or range(shapes[0][1])
-    inputs = inputs if isinstance(inputs, torch.Tensor) else inputs[0]
+    if isinstance(inputs, Mapping): inputs = next(iter(inputs.values()))
+    inputs = shown_inputs(inputs if isinstance(inputs, torch.Tensor) else inputs[0], self.dls)
     return Results(inputs, targets, preds.softmax(1), losses, [*map(str, classes)])
 
 # %% ../../nbs/inference/02_interpret.ipynb #5ea0399a
@@ -52,7 +54,7 @@ def _grid(inputs, titles, colors, axes=None):
                                          layout='constrained')[1]
     for ax in axes.flat: ax.axis('off')
     for ax,x,title,color in zip(axes.flat, inputs, titles, colors):
-        ax.imshow(as_picture(x), cmap='gray_r')
+        draw_input(ax, x)
         ax.set_title(title, fontsize=8, color=color)
     return axes
 
@@ -81,7 +83,7 @@ def top_losses(self:Results,
     text = lambda i: (f'{_verdict(self, i)}\nloss {self.losses[i]:.2g}, '
                       f'{100*self.probs[i, self.targets[i]]:.2g} %')
     colors = ['tab:red' if i in self.wrong.tolist() else 'black' for i in rows]
-    return rows,_grid(self.inputs[rows], [text(i) for i in rows], colors, axes)
+    return rows,_grid([self.inputs[i] for i in rows], [text(i) for i in rows], colors, axes)
 
 # %% ../../nbs/inference/02_interpret.ipynb #f91ca8a9
 @patch

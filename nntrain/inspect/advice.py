@@ -118,6 +118,9 @@ def _arguments(learn, error):
     forward = f'{type(learn.model).__name__}.forward()'
     if not isinstance(error, TypeError) or forward not in str(error): return None
     takes = ', '.join(f'`{p}`' for p in signature(learn.model.forward).parameters)
+    if learn.loss_fn is None: return TypeError(f'{error}: `loss_fn` is None, so the model gets the '
+        f'targets too and has to compute its loss, and its `forward` takes {takes}: give the '
+        'learner a loss, such as `nn.CrossEntropyLoss()`, or replace `get_loss`')
     if isinstance(learn.xb, Mapping): return TypeError(
         f'{error}: `forward` was called with the keys {list(learn.xb)} of the batch, all but '
         f'{" and ".join(TARGETS)}, and takes {takes}: rename the columns, or say what is input and '
@@ -165,8 +168,8 @@ def _no_tensor_predicted(preds):
     take = "['logits']" if isinstance(preds, Mapping) else '[0]'
     return (f'the model returned {described(preds)}, and `loss_fn` is given that: say what the '
         'loss is of in a learner of your own, `class MyLearner(Learner):` with `def get_loss(self):'
-        f' self.loss = self.loss_fn(self.preds{take}, *self.yb)`; a model that returns its own '
-        'loss wants `self.loss = self.preds.loss`')
+        f' self.loss = self.loss_fn(self.preds{take}, *self.yb)`; a model that computes '
+        'its own loss needs no other: `loss_fn=None` takes it, and the logits as predictions')
 
 def _class_outside(learn, preds, y):
     "An error that names the first class that the model has no output for."

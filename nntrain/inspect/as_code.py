@@ -113,6 +113,9 @@ class Parts:
             if not all(can_inline(sub, e) for e in learn.events if hasattr(sub, e)):
                 self.objects[id(sub)] = self.sources.made(sub, prefix_of(learn.name_of(sub)))
         self.replaced = replaced_bodies(type(learn))
+        if learn.loss_fn is None and 'get_loss' not in self.replaced: raise ValueError(
+            'as_code: the loss is the one that the model returns (`loss_fn=None`), and a script '
+            'is written with a loss function alone: give the learner one')
         self.xb,self.yb,is_dict = views_of(learn, self.loaders)
         self.adapter = bool(self.objects or self.replaced or is_dict)
 
@@ -288,7 +291,7 @@ def start_lines(parts, epochs, optimizer):
     passes = ', '.join(f"('{name}', {name.replace(' ', '_')})" for name in parts.loaders)
     values = dict(n_epochs=epochs, passes=f'[{passes}]', loss_fn=express(learn.loss_fn),
         lr=express(learn.lr), n_inp=express(learn.n_inp), counts='{}', n_steps=0, train_iter=0,
-        n_samples=0, batch=None, withheld=None, weights_in_use=None,
+        n_samples=0, batch=None, withheld=None, weights_in_use=None, stopped_at=False,
         dls='SimpleNamespace(train=train, valid=valid)')
     always = 'n_epochs','passes','loss_fn'
     lines = [f'{k} = {v}' for k,v in values.items() if k in always or parts.uses(k)]

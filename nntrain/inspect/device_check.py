@@ -204,7 +204,8 @@ def rehearsed(
         meter.reset()
         if seen: meter.on_wait,meter.on_foreign,meter.on_numpy = seen.wait,seen.meet,seen.numpy
         try:
-            with torch.autograd.graph.saved_tensors_hooks(watch.saved, lambda tensor: tensor):
+            with torch.autograd.set_multithreading_enabled(False), \
+                    torch.autograd.graph.saved_tensors_hooks(watch.saved, lambda tensor: tensor):
                 learn.fit(1, subs=subs, valid=valid)
         finally: meter.on_wait = meter.on_foreign = meter.on_numpy = None
     return watch

@@ -10,6 +10,7 @@ import io
 from collections.abc import Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
+from functools import partial, wraps
 from html import escape
 from itertools import combinations, islice
 from time import perf_counter
@@ -149,13 +150,17 @@ def _traced(cls, trace):
                         around(handler, f'{kind}_{phase}') for handler in getattr(plan, kind)))
         def __getattribute__(self, name):
             if trace.now: trace.now.reads.add(name)
-            return super().__getattribute__(name)
+            value = super().__getattribute__(name)
+            own = name in BODIES and name in super().__getattribute__('__dict__')
+            return partial(trace.call, self, name, None, value) if own else value
     def around(handler, event):
         call = lambda sub, learn: trace.call(learn, event, sub, lambda: handler(learn))
         return MethodType(call, handler.__self__)
     def body(name):
         method = getattr(cls, name)
-        return lambda self: trace.call(self, name, None, lambda: method(self))
+        @wraps(method)
+        def call(self): return trace.call(self, name, None, lambda: method(self))
+        return call
     for name in BODIES: setattr(Traced, name, body(name))
     Traced.__name__,Traced.__qualname__ = cls.__name__,cls.__qualname__
     return Traced
