@@ -29,11 +29,11 @@ def make_learner(
     mom:float, # Momentum
     seed:int,  # Fixes the weights and the order of the images
     device,    # Name of a device; None for the fastest
-    opt:str='sgd',          # The others: words of `nntrain.cli.options`
-    weight_decay:float=0.,
-    augment:str='none',
-    amp:str='none',
-    metrics:str='accuracy',
+    opt:str='sgd',          # A key of `RATES` in `nntrain.cli.options`
+    weight_decay:float=0.,  # From 0 to 1
+    augment:str='none',     # Words with commas: flip, shift
+    amp:str='none',         # none, bf16 or fp16
+    metrics:str='accuracy', # Words with commas: accuracy, f1, precision, recall
 ):             # A `Learner`
     "A learner with metrics and progress for images in memory."
     import torch
@@ -78,7 +78,8 @@ def describe(
             f'{size_text(images.train[0])}, {len(images.classes)} classes\n'
             + ''.join(f'{line}\n' for line in about) +
             f'model  {kind}: {n_parameters:,} parameters, on {learn.subs[0].device}\n'
-            f'lr     {learn.lr:.3g} (lr_find suggests {found})' + f'\n{paint("note")}   {note}'*bool(note))
+            f'lr     {learn.lr:.3g} (lr_find suggests {found})'
+            + f'\n{paint("note")}   {note}'*bool(note))
 
 def paint(
     text:str, # Printed in yellow on a terminal
@@ -96,13 +97,16 @@ def about_data(
     from nntrain.data.images import find_columns, find_splits, read_dataset
     from nntrain.data.names import printable
     names = ', '.join(map(printable, images.classes[:6])) + ', ...'*(len(images.classes) > 6)
-    if loaded is None: target = f'column {find_columns(find_splits(read_dataset(data))[0].features)[1]!r}'
+    if loaded is None:
+        features = find_splits(read_dataset(data))[0].features
+        target = f'column {find_columns(features)[1]!r}'
     else: target = printable(loaded.target)
     lines = [f'target {target}: {names}']
     if loaded is None: return lines
     if loaded.size: lines.append(f'size   {loaded.size}')
     n = len(loaded.left_out)
-    if n: lines.append(f'{paint("left")}   {n} of {n + len(images.train[0]) + len(images.valid[0])} '
+    every = n + len(images.train[0]) + len(images.valid[0])
+    if n: lines.append(f'{paint("left")}   {n} of {every} '
                        'files are left out:')
     lines += [f'       {printable(path)}: {printable(why)}' for path,why in loaded.left_out[:10]]
     return lines + [f'       and {n - 10} more']*(n > 10)
@@ -222,7 +226,9 @@ def train(
     learn = make_learner(images, model, bs, lr, mom, seed, device, **words)
     run(learn, images, options, out, begun, about_data(loaded, options['data'], images), dry_run)
 
-def usual_rate(options):
+def usual_rate(
+    options:dict, # Name -> value
+)->float:         # Above 0
     "The learning rate of an optimizer, if none is given."
     from nntrain.cli.options import RATES
     return RATES[options.get('opt', 'sgd')]
@@ -241,7 +247,11 @@ def announce(
     print(f'has    torch {torch.__version__}, {default_device()}', flush=True)
     return listing
 
-def read_data(options, listing, workers):
+def read_data(
+    options:dict, # Name -> value, checked
+    listing,      # A `Listing` of files, or None
+    workers:int,  # Threads that decode
+)->tuple:
     "`Loaded` or None, and `Images`."
     if listing is None:
         for name in ('size', 'valid', 'skip_broken'):

@@ -363,7 +363,8 @@ def not_finite(
     learn, # A `Learner` that is done with a batch or a pass
 ):
     "Warn, once in a fit, if the loss is not finite, with the first bad number of the data."
-    if learn in TOLD or any(hasattr(sub, 'diagnose') for sub in learn.subs): return
+    if learn in TOLD or learn.rehearsing: return    # a range test ends in such losses
+    if any(hasattr(sub, 'diagnose') for sub in learn.subs): return
     loss = learn.row.get('loss', value_of(learn.loss))
     if math.isfinite(loss): return
     TOLD.add(learn)
