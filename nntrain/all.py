@@ -11,7 +11,7 @@ from nntrain.pubsub import Publisher, PublishEvents, Subscriber, every, once
 from nntrain.state import Stateful
 from nntrain.learner import Learner, split_batch
 from nntrain.dataloaders import DataLoaders
-from nntrain.metrics import MetricsS, accuracy
+from nntrain.metrics import MetricsS, SmoothLossS, accuracy
 from nntrain.device import DeviceS, default_device, to_device
 from nntrain.lrfind import LRCurve, LRFindS
 from nntrain.momentum import MomentumLearner

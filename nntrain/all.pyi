@@ -28,6 +28,7 @@ from nntrain.learner import Learner as Learner
 from nntrain.learner import split_batch as split_batch
 from nntrain.dataloaders import DataLoaders as DataLoaders
 from nntrain.metrics import MetricsS as MetricsS
+from nntrain.metrics import SmoothLossS as SmoothLossS
 from nntrain.metrics import accuracy as accuracy
 from nntrain.device import DeviceS as DeviceS
 from nntrain.device import default_device as default_device

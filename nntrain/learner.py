@@ -95,8 +95,8 @@ class Learner(Publisher, Stateful, BatchViews):
         self.model,self.dls,self.loss_fn,self.n_inp = model,dls,loss_fn,n_inp
         self.optim_class,self.lr,self.opt,self.dl,self.n_iter = optim_class,lr,None,None,None
         self.fitting,self.resuming,self.stopped_at = False,None,{'level': 'epoch', 'epoch': 0}
-        self.withheld = self.weights_in_use = None
-        self.first_epoch,self.data_epoch = 0,-1
+        self.withheld = self.weights_in_use = self.smooth_loss = None
+        self.first_epoch,self.data_epoch,self.quiet = 0,-1,frozenset()
         self.made_opts,self.step_args = set(),()
         start_clocks(self)
         super().__init__(as_subs(subs))
@@ -764,7 +764,8 @@ METHODS = {name: module for module,names in {
     'training.schedule': 'fit_one_cycle fit_flat_cos fit_warm_restarts fine_tune',
     'training.plan': 'plot_plan',
     'training.limits': 'fit_for',
-    'training.precision': 'to_bf16 to_fp16',
+    'progress': 'no_bar no_logging',
+    'training.precision': 'to_bf16 to_fp16 to_fp32',
     'inspect.loop': 'show_loop',
     'inspect.explain': 'explain',
     'inspect.summary': 'summary',
@@ -823,7 +824,7 @@ def say_what_to_add(
 ):
     "Say once in a session how a fit is made to show itself, unless a subscriber shows it."
     shown = any(sub.shows_rows or getattr(sub, 'show', False) for sub in learn.subs)
-    if shown or learn.rehearsing or HINT in SAID or not is_watched(): return
+    if shown or learn.quiet or learn.rehearsing or HINT in SAID or not is_watched(): return
     SAID.add(HINT)
     print(HINT)
 

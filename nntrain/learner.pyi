@@ -57,8 +57,10 @@ class Learner(Publisher, Stateful, BatchViews):
     stopped_at: Any
     withheld: Any
     weights_in_use: Any
+    smooth_loss: Any
     first_epoch: Any
     data_epoch: Any
+    quiet: Any
     made_opts: Any
     step_args: Any
     epoch: int
@@ -74,7 +76,7 @@ class Learner(Publisher, Stateful, BatchViews):
     n_samples: int
     n_steps: int
     own_loss: Any
-    subs: tuple[Subscriber, ...]
+    subs: Subs
     n_epochs: int
     passes: Any
     training: bool
@@ -212,6 +214,12 @@ class Learner(Publisher, Stateful, BatchViews):
     def lr_find(self, start: float=1e-07, end: float=10.0, n_batches: int=100, stop: float=3.0, repeats: int=2, tries: int=60) -> LRCurve:
         "Try learning rates and leave no trace ([Smith 2015](https://arxiv.org/abs/1506.01186))."
         ...
+    def no_bar(self):
+        "`with learn.no_bar():` fits show no bars and no plot."
+        ...
+    def no_logging(self):
+        "`with learn.no_logging():` fits show no rows."
+        ...
     @property
     def history(self) -> History:
         "The `History` of the first subscribed recorder."
@@ -240,6 +248,9 @@ class Learner(Publisher, Stateful, BatchViews):
         ...
     def to_fp16(self):
         "Train in fp16 with loss scaling from the next fit on."
+        ...
+    def to_fp32(self):
+        "Train in 32 bits again: `to_bf16` and `to_fp16` are undone."
         ...
     def fit_one_cycle(self, epochs: int, max_lr=None, subs: Subscriber | Sequence[Subscriber]=(), **kwargs):
         "Fit with a rate that rises and falls once, momentum the other way round."

@@ -111,7 +111,8 @@ class LRCurve:
         best = min(self.tried, key=self.tried.get) if self.tried else valley(lrs, smooth)
         return Suggestions(lrs[low]/10, best, steepest(lrs, smooth))
 
-    def plot(self, ax=None): return plot_lrs(self, ax)
+    def plot(self, ax=None, skip_start=0, skip_end=0):
+        return plot_lrs(self, ax, skip_start, skip_end)
     @property
     def summary(self):
         "The rate that it suggests, `valley`, as text, or that there is none."
@@ -135,23 +136,31 @@ CERTAIN = 4     # standard deviations: chance alone makes such a fall in one tes
 def plot_lrs(
     curve,   # An `LRCurve`
     ax=None, # Axes to draw on; new ones if None
+    skip_start:int=0, # Points at the lowest rates that are left out of the picture
+    skip_end:int=0,   # Points at the highest rates that are left out
 ):           # The axes
     "Loss against learning rate on a logarithmic axis, with the suggestions where there are any."
+    n = len(curve.lrs)
+    if n and not (skip_start >= 0 <= skip_end and skip_start + skip_end < n): raise ValueError(
+        f'plot_lrs: `skip_start` {skip_start} and `skip_end` {skip_end} must be at least 0 and '
+        f'leave one of the {n} points')
     if ax is None:
         import matplotlib.pyplot as plt
         ax = plt.subplots(figsize=(6, 4))[1]
-    lrs,smooth = curve.lrs,curve.smooth
-    ax.plot(lrs, curve.losses, '.', color='tab:blue', alpha=.35, label='each batch')
+    lrs,smooth,losses = (values[skip_start:n-skip_end]
+                         for values in (curve.lrs, curve.smooth, curve.losses))
+    ax.plot(lrs, losses, '.', color='tab:blue', alpha=.35, label='each batch')
     ax.plot(lrs, smooth, color='tab:blue', label='smoothed')
     try: found = curve.suggestions._asdict()
     except ValueError: found = {}
     for (name,lr),marker in zip(found.items(), 'osD'):
+        if not lrs[0] <= lr <= lrs[-1]: continue
         at = min(range(len(lrs)), key=lambda i: abs(math.log(lrs[i]/lr)))
         ax.plot(lr, smooth[at], marker, color='tab:red', label=f"{name.replace('_', ' ')} {lr:.1e}")
     if lrs:
         low,start = min(smooth),max(smooth[:smooth.index(min(smooth))+1])
         top = max(start + .5*(start-low), low + .5*abs(low))  # the explosion would flatten it
-        bottom = min(low, *curve.losses)
+        bottom = min(low, *losses)
         if top > bottom: ax.set_ylim(bottom - .05*(top-bottom), top)
         ax.legend()
     ax.set(xscale='log', xlabel='learning rate', ylabel='training loss')
@@ -232,7 +241,8 @@ class LRFindS(Subscriber):
         n = min(len(lrs) for lrs,_ in tests)
         means = [sum(losses)/len(tests) for losses in zip(*(losses[:n] for _,losses in tests))]
         return LRCurve(tests[0][0][:n], means)
-    def plot(self, ax=None): return self.curve.plot(ax)
+    def plot(self, ax=None, skip_start=0, skip_end=0):
+        return self.curve.plot(ax, skip_start, skip_end)
 
 # %% ../nbs/06_lrfind.ipynb #0c41cabb
 @patch

@@ -472,7 +472,7 @@ class Stateful:
         observers:bool=False, # Whether subscribers that measure, show, save or decide are called
     ):
         "Undo on leaving whatever is done inside; may be used anywhere, also in an event."
-        loaders = [*loaders_of(self.dls).values()]
+        loaders,callers = [*loaders_of(self.dls).values()],self.callers()
         positions = [(vars(l), dict(vars(l))) for l in loaders if hasattr(l, '__dict__')]
         undo = snapshot(vars(self), skip=(*loaders, *(s for s in self.subs if s.rehearses)))
         generators = get_generators(loaders)
@@ -486,6 +486,7 @@ class Stateful:
             stack.callback(undo)
             self.running,self.fitting,self.resuming = None,False,None
             self.rehearsing = True
+            self.mute(*callers)
             if not observers: self.mute_observers()
             yield self
 

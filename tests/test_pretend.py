@@ -1,4 +1,4 @@
-"""Every subscriber, variant and method of ours on the pretend device: what waits, what is foreign."""
+"""Subscribers, variants and methods of ours on the pretend device: what waits, what is foreign."""
 import warnings
 
 import matplotlib.pyplot as plt
@@ -80,6 +80,7 @@ def subscribers(folder):
         MixedPrecisionS=MixedPrecisionS, OverfitBatchS=OverfitBatchS, ProgressS=ProgressS,
         RandomErasingS=lambda: RandomErasingS(1.), RecorderS=RecorderS,
         ReduceLROnPlateauS=ReduceLROnPlateauS, ResetStateS=ResetStateS, SWAS=SWAS,
+        SmoothLossS=SmoothLossS,
         ScheduleS=lambda: ScheduleS(lr=one_cycle(.1)), ShortEpochS=lambda: ShortEpochS(.5),
         SingleBatchS=SingleBatchS, StopAfterS=lambda: StopAfterS(n_steps=4),
         StopOnNaNS=StopOnNaNS, SyncCounterS=SyncCounterS,
@@ -138,13 +139,15 @@ def verbs(folder):
         fit_warm_restarts=lambda learn: learn.fit_warm_restarts(1),
         fine_tune=lambda learn: learn.fine_tune(1), plot_plan=lambda learn: learn.plot_plan(1),
         fit_for=lambda learn: learn.fit_for(n_steps=2), to_bf16=lambda learn: learn.to_bf16(),
-        to_fp16=lambda learn: learn.to_fp16(), show_loop=lambda learn: learn.show_loop(),
+        to_fp16=lambda learn: learn.to_fp16(), to_fp32=lambda learn: learn.to_fp16().to_fp32(),
+        show_loop=lambda learn: learn.show_loop(),
         explain=lambda learn: learn.explain(), summary=lambda learn: learn.summary(),
         check=lambda learn: learn.check(), as_code=lambda learn: make().as_code(),
         save=lambda learn: learn.save(folder/'w.safetensors'),
         load=lambda learn: learn.load(folder/'w.safetensors'),
         get_preds=lambda learn: learn.get_preds(), validate=lambda learn: learn.validate(),
-        iter_preds=lambda learn: [*learn.iter_preds()], tta=lambda learn: learn.tta([lambda x: x.flip(-1)]),
+        iter_preds=lambda learn: [*learn.iter_preds()],
+        tta=lambda learn: learn.tta([lambda x: x.flip(-1)]),
         results=lambda learn: learn.results(), top_losses=lambda learn: learn.top_losses(2),
         show_batch=lambda learn: learn.show_batch(), confusion=lambda learn: learn.confusion(),
         show_results=lambda learn: learn.show_results(),
@@ -171,7 +174,7 @@ ANSWERS = {'explain', 'check', 'lr_find'}
 
 
 def test_every_method_has_a_line(tmp_path):
-    elsewhere = {'check_device', 'push_to_hub', 'history', 'hypers'}
+    elsewhere = {'check_device', 'push_to_hub', 'history', 'hypers', 'no_bar', 'no_logging'}
     assert {*METHODS} - elsewhere <= {*verbs(tmp_path)}
 
 

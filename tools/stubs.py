@@ -24,7 +24,7 @@ TYPES = dict(
     lr='float', n_epochs='int', epoch='int', iter='int', n_done='int',
     train_iter='int', n_steps='int', n_samples='int', n_iter='int | None', training='bool',
     pct_train='float | None', row='dict[str, Any]', counts='dict[str, int]', fitting='bool',
-    error='BaseException | None', subs='tuple[Subscriber, ...]',
+    error='BaseException | None', subs='Subs',
     optimizers='list[torch.optim.Optimizer]', open_phases='list[str]')
 FUNCTION = ast.FunctionDef, ast.AsyncFunctionDef
 

@@ -292,6 +292,7 @@ def start_lines(parts, epochs, optimizer):
     values = dict(n_epochs=epochs, passes=f'[{passes}]', loss_fn=express(learn.loss_fn),
         lr=express(learn.lr), n_inp=express(learn.n_inp), counts='{}', n_steps=0, train_iter=0,
         n_samples=0, batch=None, withheld=None, weights_in_use=None, stopped_at=False,
+        quiet='frozenset()',
         dls='SimpleNamespace(train=train, valid=valid)')
     always = 'n_epochs','passes','loss_fn'
     lines = [f'{k} = {v}' for k,v in values.items() if k in always or parts.uses(k)]

@@ -123,6 +123,13 @@ def to_fp16(self:Learner):
     self.subscribe(MixedPrecisionS('fp16'))
     return self
 
+@patch
+def to_fp32(self:Learner):
+    "Train in 32 bits again: `to_bf16` and `to_fp16` are undone."
+    self.unsubscribe(*(sub for sub in self.subs if isinstance(sub, MixedPrecisionS)))
+    if hasattr(self, 'scaler'): self.scaler = None
+    return self
+
 # %% ../../nbs/training/09_precision.ipynb #70e8d9cb
 def fused(
     optim_class, # A class of torch.optim, or a `partial` of one
