@@ -38,7 +38,7 @@ def check_choice(
     "Raise unless `value` is one of the words of the option."
     words,known = str(value).split(',') if name == 'metrics' else [value],CHOICES[name]
     for word in words:
-        if word not in known and not (name == 'model' and str(word).startswith('timm:')):
+        if word not in known:
             raise ValueError(f'--{name} must be one of {", ".join(known)}; got {word}'
                              + did_you_mean(word, known))
     return value

@@ -14,6 +14,7 @@ from traceback import walk_stack
 
 import torch
 from torch import nn
+from torch.library import Library, fallthrough_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
 # %% ../../nbs/inspect/10_pretend.ipynb #61c32d8d
@@ -220,9 +221,9 @@ def pretend_device()->torch.device: # `pretend:0`
     if setup is None: raise RuntimeError('pretend_device: this is torch '
         f'{torch.__version__}, expected 2.9 or newer: pip install --upgrade torch')
     setup(NAME, backend_module=_Backend())
-    library = torch.library.Library('_', 'IMPL')
+    library = Library('_', 'IMPL')
     library.fallback(lambda func, *args, **kwargs: run(func, args, kwargs), 'PrivateUse1')
-    library.fallback(torch.library.fallthrough_kernel, 'AutocastPrivateUse1')
+    library.fallback(fallthrough_kernel, 'AutocastPrivateUse1')
     _libraries.append(library)
     for register in _more: register()
     known = getattr(sys.modules[torch.optim.Optimizer.__module__], '_foreach_supported_types', [])
@@ -313,7 +314,7 @@ def _casting(func, lower):
     return call
 
 def _register_autocast():
-    library = torch.library.Library('aten', 'IMPL')
+    library = Library('aten', 'IMPL')
     for name in LOWER + FULL:
         packet = getattr(torch.ops.aten, name)
         for overload in packet.overloads():
