@@ -3,9 +3,13 @@
     python tools/docs.py [--check]
 
 Each notebook becomes a page with its committed outputs, each module a page of its API; names in the
-text link to it. Ends with an error if a link leads nowhere or a page would load something from
-another host. The site is _docs/site: its search works from the disk, llms.txt lies beside it."""
+text link to it. Imports and checks are folded, so that what is left is the lesson. Ends with an
+error if a link leads nowhere or a page would load something from another host. The site is
+_docs/site: its search works from the disk, llms.txt lies beside it."""
 import argparse
+import ast
+import base64
+import html
 import importlib
 import inspect
 import os
@@ -19,18 +23,31 @@ import nbformat
 import yaml
 from book import parts, title_of
 from links import broken_links
-from nbconvert import MarkdownExporter
 from nbdev.config import get_config
 from nbdev.showdoc import BasicMarkdownRenderer, show_doc
+from nntrain import all as everything
+from nntrain.learner import METHODS
 from pages import FOLD, ROOT, Page, name_of, page_paths
 
 DOCS = ROOT/'_docs'
+RECIPES = 'guides/05_recipes'
 PAGES, SITE = DOCS/'pages', DOCS/'site'
 SHIM = 'https://unpkg.com/iframe-worker/shim'  # mkdocs-material names it in every offline page
 WIDE = '''.md-grid { max-width: 84rem }
 .md-typeset pre > code { font-size: .76em }  /* 100 columns fit beside the menus */
 .md-typeset details { font-size: inherit }
+.md-typeset details.quiet { border: 0; box-shadow: none; margin: -.6em 0 1em; font-size: .8em }
+.md-typeset details.quiet > summary { background: none; opacity: .75; padding: .2em 2.4em .2em 0;
+  width: 6em }
+.md-typeset details.quiet > summary::before { display: none }
+.md-typeset .output { border-left: .15rem solid var(--md-accent-fg-color); margin: -.6em 0 1.2em;
+  padding-left: .6rem; overflow-x: auto }
+.md-typeset .output pre { margin: 0; padding: .5em .8em; font-size: .76em; line-height: 1.4 }
+.md-typeset .output img { background: #fff; border-radius: .2rem }  /* dark text on it */
+.md-typeset .output table { font-size: .64rem }
+.md-typeset .notebook { float: right; font-size: .7rem }
 '''
+CHECKS = 'test_eq', 'test_close', 'test_ne', 'test_fail', 'expect_fail'
 NAME = re.compile(r'(?<!\[)(?<!`)`([\w@][\w.@]*(?:\(\))?)`(?!\])')  # in backticks, not a link yet
 FENCE = re.compile(r'(^```.*?^```[^\n]*$)', re.M | re.S)
 
@@ -57,11 +74,71 @@ def readable(nb):
     "The notebook without hidden cells and directives; its code stays, it is the lesson."
     nb.cells = [cell for cell in nb.cells if not (
         cell.cell_type == 'raw' or re.search(r'^#\|\s*(hide|default_exp)\b', cell.source, re.M))]
-    nb.metadata['language_info'] = {'name': 'python'}  # dropped by nbdev_clean; fences need it
     for cell in nb.cells:
         if cell.cell_type == 'code':
             cell.source = re.sub(r'^#\|.*\n?', '', cell.source, flags=re.M)
     return nb
+
+
+def kind_of(node):
+    "'imports', 'checks' or 'code' of a statement."
+    if isinstance(node, (ast.Import, ast.ImportFrom)): return 'imports'
+    call = node.items[0].context_expr if isinstance(node, ast.With) else getattr(node, 'value', 0)
+    name = getattr(getattr(call, 'func', None), 'id', '') if isinstance(call, ast.Call) else ''
+    return 'checks' if isinstance(node, ast.Assert) or name in CHECKS else 'code'
+
+
+def split_code(source):
+    "(imports, code, checks): statements of a cell by kind, each with the comments above it."
+    try: body = ast.parse(source).body
+    except SyntaxError: return '', source, ''
+    lines, parts, start = source.split('\n'), dict(imports=[], code=[], checks=[]), 0
+    for i, node in enumerate(body):
+        shared = i+1 < len(body) and body[i+1].lineno == node.end_lineno
+        if shared: continue     # two statements in a line stay together
+        kinds = {kind_of(n) for n in body[:i+1] if n.end_lineno > start}
+        kind = kinds.pop() if len(kinds) == 1 else 'code'
+        parts[kind] += lines[start:node.end_lineno]
+        start = node.end_lineno
+    parts['code'] += lines[start:]
+    if len(parts['imports']) < 3:   # a line or two are no wall
+        parts['code'], parts['imports'] = parts['imports'] + parts['code'], []
+    return tuple('\n'.join(parts[kind]).strip('\n') for kind in ('imports', 'code', 'checks'))
+
+
+def fence(code): return f'```python\n{code}\n```\n'
+
+
+def quiet(title, code):
+    "A block that opens at a click."
+    return (f'<details class="quiet" markdown="1"><summary>{title}</summary>\n\n{fence(code)}\n'
+            '</details>\n') if code else ''
+
+
+def output_text(output, place, files):
+    "An output as HTML; a picture becomes a file."
+    data = output.get('data', {})
+    if output.output_type == 'stream': text = f'<pre>{html.escape(output.text)}</pre>'
+    elif output.output_type == 'error': return ''
+    elif 'image/png' in data:
+        files[place] = base64.b64decode(data['image/png'])
+        size = output.get('metadata', {}).get('image/png', {})
+        width = f' width="{size["width"]}"' if 'width' in size else ''
+        text = f'<img src="{place}" alt="plot"{width}>'
+    elif 'image/svg+xml' in data: text = ''.join(data['image/svg+xml'])
+    elif 'text/html' in data: text = ''.join(data['text/html'])
+    else: text = f"<pre>{html.escape(''.join(data.get('text/plain', '')))}</pre>"
+    return f'<div class="output">{text}</div>\n'
+
+
+def cell_text(cell, stem, i, files):
+    "A cell as Markdown: what it imports, its code, what it shows, what it checks."
+    if cell.cell_type != 'code': return cell.source + '\n'
+    imports, code, checks = split_code(cell.source)
+    shown = [output_text(output, f'{stem}_files/{i}_{j}.png', files)
+             for j, output in enumerate(cell.outputs)]
+    return '\n'.join([quiet('Imports', imports), fence(code) if code else '', *shown,
+                      quiet('Checks', checks)])
 
 
 def folded(nb):
@@ -103,11 +180,13 @@ def write_page(path, names):
     for cell in nb.cells:
         if cell.cell_type == 'markdown':
             cell.source = linked(cell.source, names, up_from(name_of(path)))
-    text, resources = MarkdownExporter().from_notebook_node(
-        nb, {'output_files_dir': f'{path.stem}_files'})
+    files, stem = {}, path.stem
+    cells = [cell_text(cell, stem, i, files) for i, cell in enumerate(nb.cells)]
+    link = f'<a class="notebook" href="{path.name}" download>notebook</a>\n'
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text(text, encoding='utf-8')
-    for name, data in resources['outputs'].items():
+    page.write_text('\n'.join([link, *cells]), encoding='utf-8')
+    shutil.copy(path, page.parent)
+    for name, data in files.items():
         (page.parent/name).parent.mkdir(exist_ok=True)
         (page.parent/name).write_bytes(data)
 
@@ -118,21 +197,27 @@ def entry(thing, name, level):
     "Signature, parameters and sentence of one name."
     text = show_doc(thing, renderer=BasicMarkdownRenderer, name=name)._repr_markdown_()
     if inspect.isclass(thing): text = text.replace('def ', 'class ', 1)
+    text = re.sub(r'\b(?:nntrain|collections\.abc|torch|typing)\.(?:\w+\.)*(?=[A-Z])', '', text)
     text = re.sub(r'^-+\n|\[source\]\([^)]*\)\{[^}]*\}|^#+ .*\n', '', text, flags=re.M)
     return f'{"#"*level} {name} {{#{name.lower()}}}\n\n{text.strip()}\n'
 
 
 def methods(cls):
-    "The public methods that `cls` itself documents."
-    return [(name, thing) for name, thing in vars(cls).items()
-            if callable(thing) and thing.__doc__ and not (name[0] == '_' or inspect.isclass(thing))]
+    "The public methods that `cls` itself documents, those that other pages add among them."
+    found = {name: getattr(cls, name) for name in vars(cls) if name[0] != '_'}
+    added = lambda name: (name != 'fit', name not in METHODS)  # of the learner: the verbs first
+    found = dict(sorted(found.items(), key=lambda item: added(item[0])))
+    return [(name, thing) for name, thing in found.items() if callable(thing)
+            and getattr(thing, '__doc__', None) and not inspect.isclass(thing)]
 
 
 def write_api(module, page):
     "The page of the API of one module."
     loaded = importlib.import_module(f'nntrain.{module}')
     text = [f'# nntrain.{module}\n\nBuilt and explained in [{title_of(page)}](../{page}.md).\n']
-    for name in loaded.__all__:
+    classes = [name for name in loaded.__all__ if inspect.isclass(getattr(loaded, name))]
+    classes.sort(key=lambda name: name not in vars(everything))     # those that users type first
+    for name in [*classes, *(name for name in loaded.__all__ if name not in classes)]:
         thing = getattr(loaded, name)
         if not (inspect.isclass(thing) or inspect.isroutine(thing)):
             text.append(f'## {name} {{#{name.lower()}}}\n\n`{name} = {str(thing)[:80]}`\n')
@@ -151,18 +236,23 @@ def settings(config, api):
         icon=f'material/{icon}', name=f'To {other}')) for scheme, name, icon, other in (
             ('light', 'default', 'weather-night', 'dark'),
             ('dark', 'slate', 'weather-sunny', 'light'))]
-    book = [{part: [{title_of(stem): f'{stem}.md'} for stem, _ in rows]} for part, rows in parts()]
+    named = lambda stem: {title_of(stem): f'{stem}.md'}
+    first = ['guides/01_from_fastai', 'guides/02_from_lightning', 'guides/03_from_keras']
+    book = [{part: [named(stem) for stem, _ in rows if stem not in (*first, RECIPES)]}
+            for part, rows in parts()]
     return dict(
         site_name='nntrain', site_description=config.description, site_url='',
         docs_dir=str(PAGES), site_dir=str(SITE), use_directory_urls=False,
         extra_css=['wide.css'],
-        theme=dict(name='material', font=False, palette=palette,
+        theme=dict(name='material', font=False, palette=palette, logo='images/logo.svg',
+                   favicon='images/logo.svg',
                    features=['navigation.footer', 'navigation.top', 'content.code.copy']),
         plugins=['search', 'offline'],
         markdown_extensions=['tables', 'admonition', 'attr_list', 'md_in_html', 'pymdownx.details',
                              'pymdownx.superfences', 'pymdownx.highlight'],
-        nav=[{'nntrain': 'index.md'}, {'Contents': 'contents.md'}, *book,
-             {'API': [{f'nntrain.{module}': f'api/{module}.md'} for module in api]}])
+        nav=[{'Quickstart': 'index.md'}, named(RECIPES), {'Coming from': [*map(named, first)]},
+             {'API': [{f'nntrain.{module}': f'api/{module}.md'} for module in api]},
+             {'Book': [{'Contents': 'contents.md'}, *book]}])
 
 
 def own_worker():
