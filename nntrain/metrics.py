@@ -255,7 +255,7 @@ class SmoothLossS(Subscriber):
         before = self.total.to(loss),self.weight.to(loss)   # a loaded state is on the CPU
         after = keep*before[0] + (1-keep)*loss,keep*before[1] + (1-keep)
         if learn.withheld is not None:
-            after = [torch.where(learn.withheld == 0, old, new) for old,new in zip(before, after)]
+            after = [torch.where(learn.withheld == 0, new, old) for old,new in zip(before, after)]
         self.total,self.weight = after
         learn.smooth_loss = self.total/self.weight
 

@@ -68,12 +68,25 @@ class HardExampleSampler:
         n:int,    # Number of samples of the loader
         seed:int, # Of this pass
     ):            # Numbers of `n` samples
-        return Weighted(0.5**self.boxes.cpu())(n, seed)
+        if n > len(self.boxes): raise ValueError(f'HardExampleSampler: {len(self.boxes)} samples '
+            f'have boxes, and the loader has {n}: call `grow({n})` when data is added')
+        return Weighted(0.5**self.boxes[:n].cpu())(n, seed)  # the others are in no loader yet
+
+    def grow(self,
+        n:int, # Number of samples from now on, at least as many as before
+    ):
+        "Put samples that were added at the end of the data into the first box."
+        more = n - len(self.boxes)
+        if more < 0: raise ValueError(f'HardExampleSampler: {len(self.boxes)} samples have boxes, '
+            f'and `grow({n})` would leave some without: make a new sampler for other data')
+        self.boxes = torch.cat([self.boxes, self.boxes.new_zeros(more)])
 
     def update(self,
         losses:torch.Tensor, # Of each sample; NaN if the pass did not contain it
     ):
         "Move easy samples up one box, and hard ones back to the first."
+        if len(losses) < len(self.boxes): # of a pass before `grow`
+            losses = torch.cat([losses, losses.new_full((len(self.boxes)-len(losses),), torch.nan)])
         seen,easy = ~losses.isnan(),losses < losses.nanmean()
         up = torch.where(easy, (self.boxes + 1).clamp(max=self.n_boxes-1), 0)
         self.boxes = torch.where(seen, up, self.boxes)

@@ -282,22 +282,36 @@ def _epochs(history, mode):
 
 def _label(mode): return mode.replace('train', 'training').replace('valid', 'validation')
 
+def _shown(n, skip_start, skip_end):
+    "Which of `n` training batches are drawn: those after the first number, up to the second."
+    if not (skip_start >= 0 <= skip_end and skip_start + skip_end < n): raise ValueError(
+        f'plot_loss: `skip_start` {skip_start} and `skip_end` {skip_end} must be at least 0 and '
+        f'leave one of the {n} training batches')
+    return skip_start,n-skip_end
+
 # %% ../../nbs/tracking/01_history.ipynb #d36e4210
 @patch
 def plot_loss(self:History,
     beta=None, # Of the average; None means about a twentieth of the run, at most 50 batches
     ax=None,   # Axes to draw on; None makes some
+    skip_start:int=0, # Training batches at the beginning that are left out of the picture
+    skip_end:int=0,   # Training batches at the end that are left out
 ):
     "Loss of the training batches, their average, and the loss of the validation passes."
-    ax,losses = _axes(ax),self.series().tolist()
+    losses = self.series().tolist()
+    begin,end = _shown(len(losses), skip_start, skip_end)
+    ax = _axes(ax)
     if beta is None: beta = min(max(1 - 20/len(losses), 0), 0.98)
-    batches = range(1, len(losses)+1)
-    ax.plot(batches, losses, color='C0', alpha=0.3, linewidth=0.7, label='training, each batch')
-    ax.plot(batches, smoothed(losses, beta), color='C0', label='training, averaged')
+    batches,average = range(begin+1, end+1),smoothed(losses, beta)[begin:end]
+    ax.plot(batches, losses[begin:end], color='C0', alpha=0.3, linewidth=0.7,
+            label='training, each batch')
+    ax.plot(batches, average, color='C0', label='training, averaged')
     for i,mode in enumerate(mode for mode in self.modes if mode != 'train' and self[mode]):
-        ax.plot(self[mode,'batches'], self[mode,'loss'], 'o-', color=f'C{i+1}', markersize=4,
+        points = [pair for pair in self[mode,'batches','loss'] if begin < pair[0] <= end]
+        ax.plot(*(zip(*points) if points else ([], [])), 'o-', color=f'C{i+1}', markersize=4,
                 label=_label(mode))
     _mark_fits(self, ax)
+    if skip_start or skip_end: ax.set_xlim(begin, end)
     ax.set(ylabel=_TEXTS['loss'], title='Loss')
     ax.legend()
     return ax

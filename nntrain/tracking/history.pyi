@@ -58,7 +58,7 @@ class History:
     def __repr__(self):
         "The counts and the last row, in one line."
         ...
-    def plot_loss(self, beta=None, ax=None):
+    def plot_loss(self, beta=None, ax=None, skip_start: int=0, skip_end: int=0):
         "Loss of the training batches, their average, and the loss of the validation passes."
         ...
     def plot_lr(self, ax=None):
