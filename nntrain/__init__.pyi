@@ -37,6 +37,7 @@ from nntrain.lrfind import LRCurve as LRCurve
 from nntrain.lrfind import LRFindS as LRFindS
 from nntrain.momentum import MomentumLearner as MomentumLearner
 from nntrain.progress import ProgressS as ProgressS
+from nntrain.data.collate import eight_bits as eight_bits
 from nntrain.data.collate import hf_ds_collate_fn as hf_ds_collate_fn
 from nntrain.data.collate import load_digits as load_digits
 from nntrain.data.cache import kept_size as kept_size

@@ -16,7 +16,7 @@ from nntrain.device import DeviceS, default_device, to_device
 from nntrain.lrfind import LRCurve, LRFindS
 from nntrain.momentum import MomentumLearner
 from nntrain.progress import ProgressS
-from nntrain.data.collate import hf_ds_collate_fn, load_digits
+from nntrain.data.collate import eight_bits, hf_ds_collate_fn, load_digits
 from nntrain.data.cache import kept_size
 from nntrain.data.loaders import FetchLoader, OrderedLoader, TensorLoader
 from nntrain.data.streams import StreamLoader, endless

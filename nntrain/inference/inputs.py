@@ -20,36 +20,36 @@ from torch.utils.data import DataLoader, Subset
 
 from ..dataloaders import is_hf_dataset
 from .predict import sequential
-from ..data.collate import is_image, scale_pixels, stack_column
+from ..data.collate import is_image, plain_picture, scale_pixels, stack_column
+from ..data.collate import upright, why_deep
 from ..state import loaders_of
 from ..state import generators_kept
 from ..learner import Learner, split_batch
 
 # %% ../../nbs/inference/03_inputs.ipynb #ac5e4b63
-_DEPTH = ('expected 8 bits a channel; divide 16 bits by 257, or multiply floats from 0 to 1 '
-          'by 255, and make it uint8')
-
-def _checked_depth(picture):
-    "Return `picture`; raise if its numbers do not fit into bytes."
-    if picture.mode[0] in 'IF': raise TypeError(f'a picture of mode {picture.mode!r}: {_DEPTH}')
-    return picture
+def _opened(item):
+    "An image of PIL, as it is in the file, or `item` itself if it is no picture."
+    import numpy as np
+    from PIL import Image
+    if isinstance(item, (str,Path)):
+        try:
+            with Image.open(item) as file: return file.copy()
+        except OSError as error: raise ValueError(
+            f'{item} cannot be read as a picture: {error}') from error
+    if not isinstance(item, np.ndarray) or item.dtype != np.uint8: return item
+    try: return Image.fromarray(item[...,0] if item.ndim == 3 and item.shape[2] == 1 else item)
+    except (TypeError, ValueError, IndexError) as error: raise ValueError(f'an array of bytes of '
+        f'shape {item.shape}, expected (h, w) or (h, w, 3), as PIL has pictures') from error
 
 def open_item(
     item, # Path, image of PIL, array or tensor
-):        # An image of PIL, or a float tensor
+):        # An image of PIL, grey or RGB, or a tensor: bytes, or floats
     "A picture, or numbers that are already prepared."
-    import numpy as np
-    from PIL import Image, ImageOps
-    if isinstance(item, (str,Path)):
-        try:
-            with Image.open(item) as file: item = file.copy()
-        except OSError as error: raise ValueError(
-            f'{item} cannot be read as a picture: {error}') from error
-    if is_image(item): return ImageOps.exif_transpose(_checked_depth(item))
-    if isinstance(item, np.ndarray) and item.dtype == np.uint8: return Image.fromarray(item)
+    item = _opened(item)
+    if is_image(item): return plain_picture(item)
     if isinstance(item, torch.Tensor) and item.dtype == torch.uint8: return item
     if str(getattr(item, 'dtype', '')).removeprefix('torch.') in ('uint16','uint32','int16'):
-        raise TypeError(f'an array of {item.dtype}: {_DEPTH}')
+        raise ValueError(why_deep(item))
     try: return torch.as_tensor(item, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError) as error: raise TypeError(
         f'expected a path, an image of PIL or an array, got {type(item).__name__}') from error
@@ -80,7 +80,8 @@ def one(self:Preparation,
     if is_image(item):
         height,width = self.size
         if item.mode != self.mode: item = item.convert(self.mode)
-        same = self.flatten and math.prod(item.size) == height*width  # of other sides, as trained
+        guessed = self.flatten and height == width
+        same = guessed and math.prod(item.size) == height*width
         if item.size != (width, height) and not same: item = item.resize((width, height))
         item = stack_column('picture', [item])[0]
         if same: return scale_pixels(item[None], flatten=True)[0]
@@ -88,6 +89,8 @@ def one(self:Preparation,
         raise ValueError(f'got an array of shape {tuple(item.shape)}, expected {self.shape} as '
             'the model has it, or a picture: an image of PIL, a path, an array (h, w, 3) of bytes')
     if item.dtype == torch.uint8: return scale_pixels(item.view(1, *self.pixels), self.flatten)[0]
+    if not (item.min() > -.01 and item.max() < 1.01): raise ValueError('prepared numbers from '
+        f'{item.min():.3g} to {item.max():.3g}, expected 0 to 1; bytes (uint8) are divided by 255')
     return item.reshape(self.shape)
 
 @patch
@@ -159,7 +162,7 @@ def find_preparation(
     picture = None if column is None else dataset.with_format(None)[row][column]
     found,x = guess_preparation(inputs.shape[1:]),inputs[0].float().cpu()
     if x.ndim == 1 and is_image(picture):  # no guess: it has these sides
-        pixels = stack_column(column, [_checked_depth(picture)])[0]
+        pixels = stack_column(column, [picture])[0]
         found = Preparation('L' if len(pixels) == 1 else 'RGB', tuple(pixels.shape[1:]), True)
         if found.shape != tuple(x.shape): found = guess_preparation(x.shape)
     cure = 'give `prepare`, a `Preparation` or a function from a list of items to a tensor'
@@ -173,6 +176,15 @@ def find_preparation(
     return found
 
 # %% ../../nbs/inference/03_inputs.ipynb #b05617c6
+def _like(picture, mode):
+    "A picture for a transform that knows pictures of `mode`, over 8 bits perhaps."
+    if not is_image(picture): return picture
+    if picture.mode == mode: return upright(picture).copy()  # without the name of a file
+    picture = plain_picture(picture).copy()
+    if mode[0] in 'IF': raise ValueError(f'a picture of mode {picture.mode}, but the loader has '
+        f'pictures of mode {mode}, with other numbers for black and white: convert it to them')
+    return picture if mode in ('1', 'P', 'PA') else picture.convert(mode)
+
 def through_loader(
     learn, # A `Learner`, whose loader reads a Hugging Face dataset
     items, # As for `open_item`
@@ -183,8 +195,7 @@ def through_loader(
     if column is None: return None
     from datasets import Dataset
     row = dataset.with_format(None)[first]
-    pictures = [open_item(item) for item in items]
-    pictures = [p.convert(row[column].mode) if is_image(p) else p for p in pictures]
+    pictures = [_like(_opened(item), row[column].mode) for item in items]
     rows,form = [{**row, column: picture} for picture in pictures],dataset.format
     rows = Dataset.from_list(rows, features=dataset.features).with_format(
         form['type'], form['columns'], form['output_all_columns'], **form['format_kwargs'])
