@@ -59,8 +59,9 @@ def _hypers_of(opt):
 # %% ../../nbs/tracking/02_recorder.ipynb #4cba3f92
 class _Pass:
     "The batches of the running pass that are not yet in the history."
-    def __init__(self): self.losses,self.packed,self.samples,self.values = [],[],[],[]
-    def add(self, loss, n, values):
+    def __init__(self):
+        self.losses,self.packed,self.samples,self.values,self.withheld = [],[],[],[],[]
+    def add(self, loss, n, values, withheld=None):
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1: raise ValueError('RecorderS: '
             f'the loss is {getattr(loss, "shape", loss)}, expected a tensor of one number: let '
             '`get_loss` take the mean over the batch')
@@ -68,17 +69,21 @@ class _Pass:
         self.losses.append(loss.detach().clone())
         self.samples.append(n)
         self.values.append(values)
+        self.withheld.append(withheld)
 
     def joined(self): return torch.cat([*self.packed, torch.stack(self.losses).flatten()])
     def table(self, places):
-        "Name -> column on the CPU; one read of the device."
+        "Name -> column on the CPU, without the batches that the device left out; one read."
         columns = _by_name(places, zip(*self.values))
         found = dict(loss=(losses := self.joined()))
         for name,values in columns.items():
             if isinstance(values[0], torch.Tensor): found[name] = torch.stack(values).to(losses)
-        read = dict(zip(found, torch.stack([*found.values()]).cpu().double()))  # mps has no double
+        flags = [losses.new_zeros(()) if w is None else w.to(losses) for w in self.withheld]
+        read = torch.stack([*found.values(), torch.stack(flags)]).cpu().double()  # mps: no double
+        kept,read = read[-1] == 0,dict(zip(found, read))
         host = {k: v for k,v in dict(samples=self.samples, **columns).items() if k not in read}
-        return read | {k: torch.tensor(v, dtype=torch.float64) for k,v in host.items()}
+        table = read | {k: torch.tensor(v, dtype=torch.float64) for k,v in host.items()}
+        return {name: column[kept] for name,column in table.items()}
 
 # %% ../../nbs/tracking/02_recorder.ipynb #77b381a8
 class RecorderS(Subscriber):
@@ -107,7 +112,7 @@ class RecorderS(Subscriber):
             self.flush()
             self._start(learn.opt)
         values = used[1] if used[1] and used[0] is self.groups else _values(self.places)
-        self.batches.add(learn.loss, learn.batch_size, values)
+        self.batches.add(learn.loss, learn.batch_size, values, learn.withheld)
         self.used = (), None
 
 # %% ../../nbs/tracking/02_recorder.ipynb #77b381b0
@@ -125,7 +130,7 @@ def flush(self:RecorderS):
     "Move the numbers on the device to `history`."
     if not self.batches.samples: return
     table,self.batches = self.batches.table(self.places),_Pass()
-    self.history.add((self.fit, *self.key), table)
+    if len(table['loss']): self.history.add((self.fit, *self.key), table)
 
 @patch
 def after_epoch(self:RecorderS,

@@ -12,7 +12,7 @@ import torch
 from fastcore.basics import patch
 
 from .hyperparams import optimizers_of
-from .nans import gradients_of, withhold
+from .nans import count_withheld, gradients_of, withhold
 from ..learner import Learner
 from ..pubsub import PRECISION, CancelStepException, Subscriber
 
@@ -90,6 +90,9 @@ class MixedPrecisionS(Subscriber):
         "Let the device withhold the step; three counters there are read after the pass."
         self.before = learn.withheld   # a batch that is left out for another reason is no overflow
         counted = found if self.before is None else found*(1-self.before)
+        for opt in self.scaled if self.before is not None else ():   # nor does it lower the scale
+            for flag in learn.scaler._found_inf_per_device(opt).values():
+                flag.mul_(1 - self.before.to(flag))
         n,run,longest = self.unread if len(self.unread) else found.new_zeros(3)
         run = (run+1)*counted
         self.unread = torch.stack([n+counted, run, torch.maximum(longest, run)])
@@ -97,6 +100,7 @@ class MixedPrecisionS(Subscriber):
         self.finish = [withhold(opt, learn.withheld) for opt in self.scaled]
     def count(self, learn, n, in_a_row):
         self.n_skipped,self.in_a_row = self.n_skipped+n,in_a_row
+        count_withheld(learn, n)
         if in_a_row >= self.patience: raise FloatingPointError(f'MixedPrecisionS: {in_a_row} steps '
             f'in a row overflowed, the scale is {learn.scaler.get_scale():.3g}: the gradients are '
             "not finite at any scale; use 'bf16', or find the place with StopOnNaNS(diagnose=True)")

@@ -85,14 +85,17 @@ class ScheduleS(Subscriber):
         for _,put_back,_ in self.targets: put_back()
         self.targets = []
 
+    def tried(self, learn):
+        "Steps so far, with those that the guard or the scaler withheld: a curve counts attempts."
+        return learn.n_steps + learn.counts.get('withheld', 0)
     def progress(self, learn):
         "Where the fit is: 0 in its first step (or epoch), 1 in its last."
-        done = self.first + (learn.n_steps if self.each == 'batch' else learn.epoch)
+        done = self.first + (self.tried(learn) if self.each == 'batch' else learn.epoch)
         progress = 0. if self.n_planned is None else position(done, self.n_planned)
         for ask in self.asks: progress = ask(learn, progress)
         return progress
     def set(self, learn):
-        self.at,progress = learn.n_steps,self.progress(learn)
+        self.at,progress = self.tried(learn),self.progress(learn)
         for set_value,_,curve in self.targets: set_value(curve(progress))
     def before_full_epoch(self, learn):
         if self.each == 'epoch': self.set(learn)
@@ -102,7 +105,7 @@ class ScheduleS(Subscriber):
         if self.each != 'batch': return
         if self.first + learn.n_steps == self.n_planned: warnings.warn('ScheduleS: there are more '
             f'than the {self.n_planned} planned steps: several per batch need `steps_per_pass`')
-        if learn.n_steps != self.at: self.set(learn)
+        if self.tried(learn) != self.at: self.set(learn)
 
     def load_state_dict(self, state):
         old,new = state['n_planned'],self.n_planned

@@ -81,9 +81,11 @@ class GANLearner(Learner):
     def _do_discriminator(self): super().one_batch()
     def do_discriminator(self):
         self.turn,self.opt,n_steps = 'discriminator',self.discriminator_opt,self.n_steps
+        withheld = self.counts.get('withheld', 0)
         try: return self._do_discriminator()
         finally:
             self.count('steps', self.n_steps-n_steps)
+            self.counts['withheld'] = withheld   # it counts the generator's
             self.turn,self.opt,self.n_steps = 'generator',self.generator_opt,n_steps
 
     def one_batch(self):
@@ -101,6 +103,7 @@ class GANLearner(Learner):
             self.discriminator.train(before)
             withheld = int(self.counts.pop('discriminator withheld', 0))   # one read of the device
             self.n_steps += withheld
+            self.counts['withheld'] = self.counts.get('withheld', 0) - withheld
             self.count('steps', -withheld)
 
     def step(self):
