@@ -499,6 +499,9 @@ def closure_of(learn):
     if len(learn.optimizers) > 1: raise ValueError(
         f'{name}, which it cannot beside other optimizers, and there are {len(learn.optimizers)}: '
         'give it all parameters')
+    if inspect.unwrap(type(learn).zero_grad) is not Learner.zero_grad: raise ValueError(
+        f'{name}, each from cleared gradients, which {type(learn).__name__}.zero_grad keeps or '
+        'changes: take another optimizer, or a `Learner`')
     for sub in learn.ordered:
         looks = sub.order >= MEASURE or getattr(sub, 'sets', ())   # or sets rates
         if hasattr(sub, 'before_step') and not looks: raise ValueError(f'{name}, and '

@@ -20,8 +20,17 @@ class MomentumLearner(Learner):
         if not isinstance(mom, (int,float)) or not 0 <= mom < 1: raise ValueError(
             f'MomentumLearner: `mom` must be at least 0 and below 1, got {mom!r}; '
             'at 1 or above the steps would grow without end')
-        super().__init__(*args, **kwargs)
         self.mom = mom
+        super().__init__(*args, **kwargs)
+
+    def subscribe(self, *subs):
+        "Add subscribers; not those that scale or clear gradients, which hold the past here."
+        for sub in subs if self.mom else ():
+            clears = hasattr(sub, 'steps_per_pass') or getattr(sub, 'clears_gradients', False)
+            if clears: raise ValueError(f'MomentumLearner: {type(sub).__name__} scales or clears '
+                'gradients, and here these hold the sum of past ones: take a `Learner` with '
+                '`optim_class=partial(torch.optim.SGD, momentum=0.9)`')
+        super().subscribe(*subs)
 
     def zero_grad(self):
         if not self.mom: return super().zero_grad()

@@ -201,6 +201,7 @@ class StopOnNaNS(Subscriber):
         if not every >= 1: raise ValueError(f'StopOnNaNS: `every` must be at least 1, got {every}')
         self.policy,self.diagnose,self.every,self.on_device = policy,diagnose,every,on_device
         self.watch,self.n_bad,self.unread = None,0,[0]*4   # `unread`: counted before a resume
+        self.clears_gradients = policy == 'skip'
 
     def before_fit(self, learn):
         self.watch = self.bad_loss = learn.bad_batch = None

@@ -44,6 +44,8 @@ class MixedPrecisionS(Subscriber):
         self.on_device,self.device,self.finish,self.scaled = on_device,None,[],[]
         self.n_skipped,self.in_a_row,self.unread = 0,0,torch.zeros(0)
 
+    @property
+    def clears_gradients(self): return self.dtype == torch.float16   # or scales them
     def after_create(self, learn):
         device = next(learn.model.parameters()).device.type
         if device == self.device and hasattr(learn, 'scaler'): return
