@@ -329,10 +329,23 @@ def empty(loader, mode):
 def check_lr(lr):
     scalar = isinstance(lr, torch.Tensor) and lr.ndim == 0
     if isinstance(lr, bool) or not (scalar or isinstance(lr, Real)): raise TypeError(
-        f'`lr` must be a number, got {lr!r}; rates of layer groups go through GroupedOptim')
+        f'`lr` must be a number, got {lr!r}; rates of layer groups are given to `fit(lr=...)` or '
+        'GroupedOptim')
     if not 0 < float(lr) < math.inf: raise ValueError(
         f'`lr` must be above 0 and finite, got {lr}; for SGD try 0.01, for Adam 0.001')
     return lr if isinstance(lr, (int,float,torch.Tensor)) else float(lr)    # NumPy's own kinds
+
+def check_rates(lr):
+    "A rate; or rates for layer groups, a list or a slice from the first to the last."
+    if isinstance(lr, slice):
+        return slice(None if lr.start is None else check_lr(lr.start), check_lr(lr.stop))
+    if isinstance(lr, (list,tuple)) and lr: return [check_lr(one) for one in lr]
+    return check_lr(lr)
+
+def last_rate(lr):
+    "The rate itself, or that of the last layer group."
+    if isinstance(lr, slice): return lr.stop
+    return lr[-1] if isinstance(lr, list) else lr
 
 def advice(page='advice'):
     "The page that explains errors, or that of wrong calls; imported when there is one."
@@ -376,7 +389,7 @@ def check_fit(learn, epochs, train, valid, lr, resume):
         if str(value) not in ('True','False','0','1'): raise TypeError(
             f'`{name}` must be True or False, got {value!r}: a rate is given by name, `fit(1, '
             'lr=0.1)`, and loaders are the `dls` of the learner')
-    if lr is not None: check_lr(lr)
+    if lr is not None: check_rates(lr)
     loaders = loaders_of(learn.dls)
     if train and 'train' not in loaders: raise ValueError(
         '`dls` has no `train` loader: give it one, or call fit(..., train=False)')
@@ -539,13 +552,14 @@ def start_fit(learn, epochs, passes, resume, lr, reset_opt):
     elif trains: learn.first_epoch = learn.data_epoch+1
     learn.fitting,learn.stopped_at = True,False
     if resume: learn.epoch = resume['position']['epoch']
-    if lr is not None: learn.lr = lr
+    if lr is not None: learn.lr = last_rate(lr)
     if not learn.optimizers or reset_opt and trains:
         learn.make_opt()
         shares = shares_of(learn.optimizers, learn.lr)
         scaled = [o for o in shares if any('lr_scale' in g for g in o.param_groups)]
         set_lr({opt: shares[opt] for opt in scaled}, learn.lr)
-    elif lr is not None: set_lr(shares_of(learn.optimizers), lr)
+    elif lr is not None: set_lr(shares_of(learn.optimizers), learn.lr)
+    if isinstance(lr, (slice,list)): learn.hypers.lr = lr
     if not trains: vars(learn).update(clocks)
     else:
         for parameter in learn.model.parameters(): parameter.grad = None
@@ -557,7 +571,9 @@ def end_fit(learn, subs, lr, modes, given, rates):
     for module,training in modes: module.training = training
     learn.batch = learn.preds = learn.loss = learn.loss_grad = None
     learn.made_opts,learn.step_args = {id(opt) for opt in learn.optimizers} - {*given},()
-    for opt,before in rates: set_rates(opt, before)
+    for opt,before,shares in rates:
+        set_rates(opt, before)
+        PROPORTIONS[opt] = shares,before
     for opt in learn.optimizers:   # what schedules did to the rates changes no proportions
         if opt in PROPORTIONS: PROPORTIONS[opt] = PROPORTIONS[opt][0],rates_of(opt)
 
@@ -704,7 +720,8 @@ def fit(self:Learner,
     train:bool=True,     # Whether to train
     valid:bool=True,     # Whether to validate, if there is a loader for it
     subs:Subscriber|Sequence[Subscriber]=(), # Subscribers for this fit alone
-    lr:float|torch.Tensor|None=None,         # Learning rate of this fit alone
+    lr:float|torch.Tensor|slice|Sequence[float]|None=None, # Learning rate of this fit alone;
+                         # a list or slice for layer groups, from the first to the last
     reset_opt:bool=True, # Whether to make a new optimizer
     resume=None,         # A `state_dict` to go on from, or what a `find_state` understands
 ):
@@ -714,7 +731,7 @@ def fit(self:Learner,
     subs = as_subs(subs)
     resume = find_state(self, subs, resume)
     passes = check_fit(self, epochs, train, valid, lr, resume)
-    epochs,lr = int(epochs),lr if lr is None else check_lr(lr)
+    epochs,lr = int(epochs),lr if lr is None else check_rates(lr)
     with ExitStack() as stack:
         if any(getattr(s, 'rehearses', False) for s in (*self.subs, *subs)):
             stack.enter_context(self.rehearse())
@@ -723,7 +740,7 @@ def fit(self:Learner,
         modules = [*self.model.modules()]
         if isinstance(self.loss_fn, nn.Module): modules += self.loss_fn.modules()
         modes = [(module, module.training) for module in modules]
-        rates = [(opt, [float(g['lr']) if 'lr' in g else None for g in opt.param_groups])
+        rates = [(opt, rates_of(opt), shares_of([opt])[opt])
                  for opt in self.optimizers if lr is not None]
         given = {id(opt) for opt in self.optimizers} - self.made_opts
         stack.callback(end_fit, self, subs, self.lr, modes, given, rates)

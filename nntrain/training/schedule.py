@@ -16,8 +16,8 @@ from fastcore.meta import delegates
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from .curves import (flat_cos, one_cycle, planned_steps, position, rise_fall,
                             steps_per_pass, warm_restarts)
-from .hyperparams import (HELD, GroupedOptim, HyperParams, check_one_setter,
-                            divided, optimizers_of, spread)
+from .hyperparams import (HELD, HyperParams, check_one_setter, divided,
+                            n_layer_groups, optimizers_of, spread)
 from ..learner import as_subs
 from ..pubsub import Subscriber
 from ..learner import Learner
@@ -117,8 +117,7 @@ class ScheduleS(Subscriber):
 def _by_group(make, values, learn):
     "A curve; a list of them where `values` are for layer groups."
     if values is None: values = learn.lr
-    n = len(learn.optim_class.layer_groups) if isinstance(learn.optim_class, GroupedOptim) else 1
-    if isinstance(values, slice): values = spread(values, n)
+    if isinstance(values, slice): values = spread(values, n_layer_groups(learn))
     return [make(v) for v in values] if isinstance(values, (list,tuple)) else make(values)
 
 def plan_one_cycle(
@@ -327,7 +326,8 @@ def fine_tune(self:Learner,
     epochs:int,          # Epochs with everything unfrozen
     base_lr=2e-3,        # Peak of the last group while the others are frozen; suits Adam
     freeze_epochs:int=1, # Epochs before that, with only the last layer group
-    lr_mult=100.,        # How many times the first group's rate the last group's is
+    lr_mult=100.,        # How many times the first group's rate the last group's is; no matter
+                         # where there is one group, which trains at `base_lr/2`
     pct_start=0.3,       # Share of the unfrozen steps that rise
     div=5.,              # The unfrozen part starts at its peak divided by this
     subs:Subscriber|Sequence[Subscriber]=(), # Subscribers for both fits
@@ -341,5 +341,6 @@ def fine_tune(self:Learner,
                   **fit)
     top = base_lr/2
     self.unfreeze()   # what `freeze` had frozen before; not what you froze yourself
-    self.fit_one_cycle(epochs, slice(top/lr_mult, top), pct_start=pct_start, div=div, subs=subs,
+    rates = slice(top/lr_mult, top) if n_layer_groups(self) > 1 else top
+    self.fit_one_cycle(epochs, rates, pct_start=pct_start, div=div, subs=subs,
                   **fit)
