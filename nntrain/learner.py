@@ -126,7 +126,7 @@ class Learner(Publisher, Stateful, BatchViews):
     def all_batches(self):
         batches,start = self.pass_batches()
         for self.iter,self.batch in enumerate(looked_at(self, batches), start):
-            self.preds = self.loss = self.loss_grad = None
+            self.preds = self.loss = self.loss_grad = self.logged = None
             self.do_batch()
         if self.batch is None and not start: raise ValueError(empty(self.dl, self.row['mode']))
         self.pass_done = True
@@ -521,13 +521,13 @@ def closure_of(learn):
             f'{learn.name_of(sub)}.before_step would act on the first evaluation alone: leave it '
             'out, give it an order of MEASURE if it only looks, or take another optimizer')
     def closure():
-        first = learn.preds,learn.loss,learn.loss_grad
+        first = learn.preds,learn.loss,learn.loss_grad,learn.logged
         learn.zero_grad()
         learn.do_predict()
         learn.do_loss()
         learn.do_backward()
         loss = learn.loss_grad
-        learn.preds,learn.loss,learn.loss_grad = first
+        learn.preds,learn.loss,learn.loss_grad,learn.logged = first
         return loss
     return closure,
 
@@ -538,7 +538,8 @@ TRAINING_CLOCKS = 'train_iter','n_steps','n_samples'
 def start_clocks(learn):
     "All that counts or holds something of a fit, as it is before its first batch."
     for name in ('epoch','iter','n_epochs','n_done',*TRAINING_CLOCKS): setattr(learn, name, 0)
-    for name in ('batch','preds','loss','loss_grad','error','pass_index','pass_generators'):
+    for name in ('batch','preds','loss','loss_grad','logged','error','pass_index',
+                 'pass_generators'):
         setattr(learn, name, None)
     learn.row,learn.counts,learn.passes,learn.pass_done = {},{},(),False
 
@@ -569,7 +570,7 @@ def end_fit(learn, subs, lr, modes, given, rates):
     learn.running,learn.fitting,learn.resuming,learn.error,learn.lr = None,False,None,None,lr
     learn.unsubscribe(*(s for s in subs if any(s is mine for mine in learn.subs)))
     for module,training in modes: module.training = training
-    learn.batch = learn.preds = learn.loss = learn.loss_grad = None
+    learn.batch = learn.preds = learn.loss = learn.loss_grad = learn.logged = None
     learn.made_opts,learn.step_args = {id(opt) for opt in learn.optimizers} - {*given},()
     for opt,before,shares in rates:
         set_rates(opt, before)
@@ -780,6 +781,7 @@ def optimizers(self:Learner):
 # %% ../nbs/02_learner.ipynb #10b4c6de
 METHODS = {name: module for module,names in {
     'lrfind': 'lr_find',
+    'metrics': 'log',
     'training.hyperparams': 'hypers freeze_to freeze unfreeze',
     'training.schedule': 'fit_one_cycle fit_flat_cos fit_warm_restarts fine_tune',
     'training.plan': 'plot_plan',

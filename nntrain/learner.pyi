@@ -71,6 +71,7 @@ class Learner(Publisher, Stateful, BatchViews):
     preds: Any
     loss: Any
     loss_grad: Any
+    logged: Any
     n_done: int
     train_iter: int
     n_samples: int
@@ -213,6 +214,9 @@ class Learner(Publisher, Stateful, BatchViews):
         ...
     def lr_find(self, start: float=1e-07, end: float=10.0, n_batches: int=100, stop: float=3.0, repeats: int=2, tries: int=60) -> LRCurve:
         "Try learning rates and leave no trace ([Smith 2015](https://arxiv.org/abs/1506.01186))."
+        ...
+    def log(self, name: str, value, n=None):
+        "Put a number into the row of the pass as a mean by samples, and into the table of batches."
         ...
     def no_bar(self):
         "`with learn.no_bar():` fits show no bars and no plot."

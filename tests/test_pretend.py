@@ -64,6 +64,15 @@ def gan(*subs):
                       [DeviceS(pretend_device()), *subs], discriminator=discriminator)
 
 
+def logging():
+    learn = make(MetricsS(accuracy, show=False), RecorderS(), MixedPrecisionS('fp16'))
+    learn.on('after_loss', lambda learn: learn.log('square', learn.preds.square().mean()))
+    learn.on('before_step', lambda learn: learn.log('batch number', learn.train_iter, n=torch.ones(
+        (), device=learn.loss.device)))
+    learn.on('before_epoch', lambda learn: learn.log('weight', learn.model[0].weight.norm()))
+    return learn
+
+
 def subscribers(folder):
     "Name -> function that makes a learner with it."
     plain = dict(
@@ -89,6 +98,7 @@ def subscribers(folder):
             lambda opt: torch.optim.lr_scheduler.StepLR(opt, 2), each='batch'))
     found = {name: (lambda sub=sub: make(*([sub()] if sub else []), MetricsS(accuracy, show=False)))
              for name,sub in plain.items()}
+    found['learn.log'] = logging
     found['fp16'] = lambda: make(MixedPrecisionS('fp16'))
     found['accumulation, clipping, bf16, averages, schedule'] = lambda: make(
         GradientAccumulationS(2), MixedPrecisionS(), GradientClipS(1.), EMAS(),
@@ -132,7 +142,8 @@ def test_no_subscriber_waits_in_a_batch_or_keeps_a_tensor_on_the_cpu(tmp_path, c
 def verbs(folder):
     "Method of a learner -> call; those that only draw or read rows are left out."
     return dict(
-        lr_find=lambda learn: learn.lr_find(), freeze_to=lambda learn: learn.freeze_to(1),
+        log=lambda learn: learn.log('kl', .5), lr_find=lambda learn: learn.lr_find(),
+        freeze_to=lambda learn: learn.freeze_to(1),
         freeze=lambda learn: learn.freeze(), unfreeze=lambda learn: learn.unfreeze(),
         fit_one_cycle=lambda learn: learn.fit_one_cycle(1),
         fit_flat_cos=lambda learn: learn.fit_flat_cos(1),

@@ -126,8 +126,16 @@ def added(
 )->dict:
     "The sums of all ranks in one state; for a metric without sums, the state of rank 0."
     if not all(states): return next(filter(None, states), {})
-    return {name: {k: sum(s[name][k] for s in states) for k in column}
-            if {*column} == {'total','count'} else column for name,column in states[0].items()}
+    names = dict.fromkeys(name for state in states for name in state)
+    return {name: _added_column([s[name] for s in states if name in s]) for name in names}
+
+def _added_column(columns):
+    "Add what is total and count, or holds such sums by name; join lists; else take the first."
+    if {*columns[0]} == {'total','count'}:
+        return {k: sum(c[k] for c in columns) for k in columns[0]}
+    if all(isinstance(v, list) for v in columns[0].values()): return {
+        k: [item for c in columns for item in c[k]] for k in columns[0]}
+    return added(columns) if all(isinstance(v, dict) for v in columns[0].values()) else columns[0]
 
 # %% ../../nbs/distributed/04_control.ipynb #c22caf2d
 def adapt_state(learn, state, saved, world, place):
@@ -176,6 +184,7 @@ def sum_column(
         device = max((n.device for n in numbers), key=lambda device: device.type != 'cpu')
         pair = summed(torch.stack([number.reshape(()).to(device) for number in numbers]))
         column.total,column.count,column.placed = pair[0],int(pair[1]),True
+    elif hasattr(column, 'merge_states'): column.merge_states(gathered(column.state_dict()))
     elif hasattr(column, 'merge_state'):
         from torcheval.metrics.toolkit import get_synced_metric
         column.load_state_dict(get_synced_metric(column).state_dict())

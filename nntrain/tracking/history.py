@@ -10,6 +10,7 @@ import csv
 import json
 import math
 from html import escape
+from itertools import takewhile
 
 import torch
 from fastcore.basics import patch
@@ -23,7 +24,7 @@ def stack_tables(
 )->dict:    # One table
     "Stack tables; NaN where one of them lacks a column."
     length = lambda table: len(next(iter(table.values())))
-    blank = lambda table: torch.full((length(table),), math.nan, dtype=torch.float64)
+    blank = lambda table: next(iter(table.values())).new_full((length(table),), math.nan)
     names = dict.fromkeys(name for table in tables for name in table)
     return {name: torch.cat([t[name] if name in t else blank(t) for t in tables]) for name in names}
 
@@ -204,9 +205,12 @@ def _is_number(value): return isinstance(value, (int,float)) and not isinstance(
 @patch
 def metrics(self:History):
     "The measured columns of the rows."
-    tables = stack_tables([*self.tables.values()])
-    aside = {'fit','epoch','mode','batches', *tables} - {'loss'}
-    return [name for name in self.columns if name not in aside
+    measured = {name for row in self.rows for name in row} - {'fit','epoch','mode','batches'}
+    measured -= {name for table in self.tables.values() for name in table} - {'loss'}
+    for row in self.rows:     # a recorder writes `batches` after what was measured or logged
+        if 'batches' in row: measured.update(takewhile(lambda k: k != 'batches', row))
+    measured -= {'fit','epoch','mode'}
+    return [name for name in self.columns if name in measured
             and all(_is_number(row.get(name, 0)) for row in self.rows)]
 
 # %% ../../nbs/tracking/01_history.ipynb #a95e13d6

@@ -66,7 +66,8 @@ def batch_numbers(
     key = row['fit'],row['epoch'],row['mode']
     table = {} if history is None or row['mode'] != 'train' else history.tables.get(key, {})
     columns = {f'batch/{name}': column.tolist() for name,column in table.items()}
-    found = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    found = [{k: v for k,v in zip(columns, values) if v == v or k == 'batch/loss'}
+             for values in zip(*columns.values())]    # nan: not logged in this batch
     return [*enumerate(found, row['batches'] - len(found) + 1)]
 
 # %% ../../nbs/tracking/03_loggers.ipynb #51bf9dfb

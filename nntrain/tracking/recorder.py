@@ -11,7 +11,7 @@ import math
 import torch
 from fastcore.basics import patch
 from ..learner import Learner
-from .history import History
+from .history import History, stack_tables
 from ..pubsub import MEASURE, Subscriber
 
 # %% ../../nbs/tracking/02_recorder.ipynb #a1789b4b
@@ -61,21 +61,30 @@ class _Pass:
     "The batches of the running pass that are not yet in the history."
     def __init__(self):
         self.losses,self.packed,self.samples,self.values,self.withheld = [],[],[],[],[]
-    def add(self, loss, n, values, withheld=None):
+        self.logged = []
+    def add(self, loss, n, values, withheld=None, logged=None):
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1: raise ValueError('RecorderS: '
             f'the loss is {getattr(loss, "shape", loss)}, expected a tensor of one number: let '
             '`get_loss` take the mean over the batch')
-        if len(self.losses) == 512: self.packed,self.losses = [self.joined()],[]
+        if len(self.losses) == 512: self.packed,self.losses,self.logged = [self.joined()],[],[]
+        means = logged and {name: total/count for name,(total,count) in logged.items()}
+        self.logged.append(means or {})
         self.losses.append(loss.detach().clone())
         self.samples.append(n)
         self.values.append(values)
         self.withheld.append(withheld)
 
-    def joined(self): return torch.cat([*self.packed, torch.stack(self.losses).flatten()])
+    def joined(self):
+        "Name -> column on the device: the losses, and what was logged."
+        losses = torch.stack(self.losses).flatten()
+        table = dict(loss=losses.to(torch.promote_types(losses.dtype, torch.float32)))
+        for name in dict.fromkeys(name for means in self.logged for name in means):
+            table[name] = _column([means.get(name) for means in self.logged], table['loss'])
+        return stack_tables([*self.packed, table])
     def table(self, places):
         "Name -> column on the CPU, without the batches that the device left out; one read."
         columns = _by_name(places, zip(*self.values))
-        found = dict(loss=(losses := self.joined()))
+        losses = (found := self.joined())['loss']
         for name,values in columns.items():
             if isinstance(values[0], torch.Tensor): found[name] = torch.stack(values).to(losses)
         flags = [losses.new_zeros(()) if w is None else w.to(losses) for w in self.withheld]
@@ -84,6 +93,16 @@ class _Pass:
         host = {k: v for k,v in dict(samples=self.samples, **columns).items() if k not in read}
         table = read | {k: torch.tensor(v, dtype=torch.float64) for k,v in host.items()}
         return {name: column[kept] for name,column in table.items()}
+
+def _column(values, like):
+    "Numbers and tensors, None where there is none, as a column of the kind of `like`."
+    column = like.new_full((len(values),), math.nan)
+    for kind in (float, torch.Tensor):
+        places = [i for i,value in enumerate(values) if isinstance(value, kind)]
+        some = [values[i] for i in places]
+        if some: column[places] = (torch.tensor(some) if kind is float else torch.stack(some)).to(
+            like)
+    return column
 
 # %% ../../nbs/tracking/02_recorder.ipynb #77b381a8
 class RecorderS(Subscriber):
@@ -98,6 +117,7 @@ class RecorderS(Subscriber):
     def _start(self, opt):
         self.batches,self.places,self.used = _Pass(),_places(opt),((), None)
         self.groups = getattr(opt, 'param_groups', ())
+        self.names = {*_by_name(self.places, _values(self.places))}
     def before_fit(self, learn): self.fit = self.history.n_fits
     def before_epoch(self, learn):
         self.key = learn.epoch,learn.row['mode']
@@ -112,7 +132,10 @@ class RecorderS(Subscriber):
             self.flush()
             self._start(learn.opt)
         values = used[1] if used[1] and used[0] is self.groups else _values(self.places)
-        self.batches.add(learn.loss, learn.batch_size, values, learn.withheld)
+        if learn.logged and not self.names.isdisjoint(learn.logged): raise ValueError('RecorderS: '
+            f'{sorted(self.names & {*learn.logged})} is logged, and a hyperparameter is recorded '
+            'under that name: log it under another one')
+        self.batches.add(learn.loss, learn.batch_size, values, learn.withheld, learn.logged)
         self.used = (), None
 
 # %% ../../nbs/tracking/02_recorder.ipynb #77b381b0

@@ -50,7 +50,7 @@ class SAMLearner(Learner):
         params = [p for o in optimizers_of(self) for g in o.param_groups for p in g['params']
                   if p.requires_grad]
         pending,weights = [p.grad for p in params],[p.detach().clone() for p in params]
-        first = self.preds,self.loss,self.loss_grad
+        first = self.preds,self.loss,self.loss_grad,self.logged
         for p in params: p.grad = None
         super().backward()
         buffers = [(t, t.clone()) for t in self.model.buffers()]   # statistics count a batch once
@@ -65,4 +65,4 @@ class SAMLearner(Learner):
             put_back(params, weights, pending)
             with torch.no_grad():
                 for t,before in buffers: t.copy_(before)
-        self.preds,self.loss,self.loss_grad = first
+        self.preds,self.loss,self.loss_grad,self.logged = first
