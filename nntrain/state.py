@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['INSIDE', 'HOLDS', 'is_generator', 'loader_generators', 'generator_state', 'get_generators', 'set_generators',
-           'generators_kept', 'is_stateful', 'copied', 'loaders_of', 'tell_epoch', 'snapshot', 'n_bytes', 'Stateful']
+           'generators_kept', 'is_stateful', 'copied', 'loaders_of', 'tell_epoch', 'snapshot', 'trained', 'n_bytes',
+           'Stateful']
 
 # %% ../nbs/09_state.ipynb #4b1e8792
 import copy
@@ -12,6 +13,7 @@ import dataclasses
 import random
 import sys
 import warnings
+import weakref
 from collections import deque
 from collections.abc import MutableMapping, MutableSequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +26,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from .pubsub import SAVE
 
@@ -189,21 +192,71 @@ def _is_shared(dataset):
     return any(tensor.is_shared() for tensor in tensors)
 
 # %% ../nbs/09_state.ipynb #737e681e
-def _keep_tensor(tensor, keep, undo):
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+def checksum(
+    tensor, # A dense tensor of any type
+):          # A 0-d tensor on its device: nothing is read on the host
+    "The sum of the bits of a tensor as integers, which any change of its values changes."
+    flat = tensor.detach().contiguous().reshape(-1)
+    if flat.is_complex(): flat = torch.view_as_real(flat).reshape(-1)
+    return flat.view(INTEGERS[flat.element_size()]).sum(dtype=torch.int64)
+
+def is_frozen(
+    tensor, # Any tensor
+)->bool:    # Whether it is one
+    "Whether `tensor` is a parameter that no optimizer changes as long as it stays frozen."
+    plain = type(tensor.data) is torch.Tensor and tensor.layout is torch.strided
+    return (isinstance(tensor, nn.Parameter) and not tensor.requires_grad and plain
+            and not tensor.is_quantized and not tensor.is_meta)
+
+def _keep_tensor(tensor, keep, undo, later):
     "Remember numbers, storage, version, `requires_grad` and gradient of a tensor."
-    data,copy,needs_grad = tensor.data,tensor.detach().clone(),tensor.requires_grad
+    data,needs_grad,copies = tensor.data,tensor.requires_grad,[]
+    def copy():
+        if not copies: copies.append(data.clone())
+    if is_frozen(tensor): later[id(tensor)] = copy,data,checksum(data)
+    else: copy()
     grad = tensor.grad if tensor.is_leaf else None
     version = None if tensor.is_inference() else _unsafe_preserve_version_counter(tensor)
     expanded = any(n > 1 and stride == 0 for n,stride in zip(data.shape, data.stride()))
     if grad is not None: keep(grad)
     def put_back():
-        if not expanded: data.copy_(copy)  # an expanded tensor cannot be written in place
+        if copies and not expanded: data.copy_(copies[0])  # expanded: cannot be written in place
         if tensor.data_ptr() != data.data_ptr() or tensor.shape != data.shape: tensor.data = data
         if tensor.is_leaf:
             tensor.requires_grad_(needs_grad)
             tensor.grad = grad
         if version is not None: version.__exit__()
     undo.append(put_back)
+
+# %% ../nbs/09_state.ipynb #4f0c21a2
+class CopyLater:
+    "Copies frozen parameters just before an optimizer or a `load_state_dict` writes to them."
+    def __init__(self): self.tensors,self.handles = {},[]   # id -> (copy, data, checksum)
+
+    def watch(self, modules):
+        "Be told of steps of all optimizers, and of what is loaded into `modules`."
+        if not self.tensors: return
+        self.handles = [register_optimizer_step_pre_hook(self.before_step)]
+        self.handles += [m.register_load_state_dict_pre_hook(self.before_load) for m in modules
+                         if any(id(p) in self.tensors for p in m.parameters(recurse=False))]
+    def before_step(self, opt, args, kwargs):
+        for group in opt.param_groups:
+            for p in group['params']:
+                if p.requires_grad and id(p) in self.tensors: self.tensors[id(p)][0]()
+    def before_load(self, module, state, prefix, *args):
+        for name,p in module.named_parameters(recurse=False):
+            if prefix+name in state and id(p) in self.tensors: self.tensors[id(p)][0]()
+    def stop(self):
+        for handle in self.handles: handle.remove()
+    def compare(self):
+        "Raise if one was written to by other means, so that it could not be put back."
+        sums = [(checksum(data) != before).cpu() for _,data,before in self.tensors.values()]
+        n = int(torch.stack(sums).sum()) if sums else 0
+        if n: raise RuntimeError(f'{n} frozen parameters were changed without an optimizer or '
+            '`load_state_dict`, and cannot be put back, as frozen parameters are not copied: '
+            'call `requires_grad_(True)` of those that you mean to write to before the rehearsal')
 
 # %% ../nbs/09_state.ipynb #f5382236
 def _builtin(value):
@@ -217,14 +270,14 @@ def snapshot(
     skip=(), # Objects to leave alone
 ):           # A function without arguments that puts everything back
     "Remember `value` and all tensors, dicts, lists and stateful objects in it, in place."
-    undo,seen = [],{id(s): s for s in skip}
+    undo,seen,later = [],{id(s): s for s in skip},CopyLater()
     def keep_items(value, items, refill):
         for item in (items.values() if isinstance(items, dict) else items): keep(item)
         undo.append(lambda: (_builtin(value).clear(value), refill(items)))
     def keep(value):
         if id(value) in seen: return
         seen[id(value)] = value
-        if isinstance(value, torch.Tensor): _keep_tensor(value, keep, undo)
+        if isinstance(value, torch.Tensor): _keep_tensor(value, keep, undo, later.tensors)
         elif isinstance(value, torch.Generator):
             undo.append(partial(value.set_state, value.get_state()))
         elif isinstance(value, set): keep_items(value, value.copy(), value.update)
@@ -235,8 +288,12 @@ def snapshot(
     keep(value)
     @torch.no_grad()
     def restore():
+        later.stop()
         with ExitStack() as stack:  # all of them, also if one raises
+            stack.callback(later.compare)
             for put_back in undo[::-1]: stack.callback(put_back)
+    later.watch([v for v in seen.values() if isinstance(v, nn.Module)])
+    weakref.finalize(restore, later.stop)   # of a snapshot that nobody goes back to
     return restore
 
 # %% ../nbs/09_state.ipynb #c50f28d6
@@ -247,8 +304,9 @@ def _same_names(kind, saved, mine):
     if unknown: raise ValueError(
         f'the state has {kind} {unknown}, unknown to this learner, which has {sorted(mine)}')
 
-def _same_tensors(name, saved, mine):
-    "Compare two state dicts of a module; at most ten differences are listed."
+def _same_tensors(name, saved, mine, frozen):
+    "Compare two state dicts of a module, but for what is `frozen`; ten differences at most."
+    mine = {k: v for k,v in mine.items() if k not in frozen}
     shape = lambda d, k: 'nothing' if k not in d else tuple(getattr(d[k], 'shape', ()))
     wrong = [f'{k} has {shape(saved, k)} in the state, {shape(mine, k)} in the learner'
              for k in {**mine, **saved} if shape(saved, k) != shape(mine, k)]
@@ -262,6 +320,30 @@ def _same_layout(name, saved, mine):
     for a,b in zip_longest(flat(saved), flat(mine)):
         if a != b: raise ValueError(f'`{name}` of the state is another optimizer or has its '
                                     f'parameters in another order: {a}, expected {b}')
+
+# %% ../nbs/09_state.ipynb #4f0c21a5
+def trained(
+    module, # A module
+)->set:     # Names, as in its `state_dict`
+    "What training changes: parameters that are not frozen, and all buffers that are saved."
+    frozen = {id(p) for p in module.parameters() if is_frozen(p)}
+    return {k for k,t in module.state_dict(keep_vars=True).items() if id(t) not in frozen}
+
+# %% ../nbs/09_state.ipynb #4f0c21a6
+def checksums(
+    state, # Name -> tensor
+)->dict:   # Name -> number
+    "The checksums of tensors, read on the host together."
+    sums = [checksum(tensor).cpu() for tensor in state.values()]
+    return dict(zip(state, torch.stack(sums).tolist())) if sums else {}
+
+def _same_base(name, frozen, mine):
+    "Compare the frozen tensors of a learner with the checksums in a state."
+    sums = checksums({k: mine[k] for k in frozen if k in mine})
+    wrong = [k for k,before in frozen.items() if sums.get(k) != before]
+    if wrong: raise ValueError(f'the state holds what was trained of `{name}` alone, and the '
+        f'frozen rest differs here from what it was trained with: {", ".join(wrong[:3])}'
+        f'{" and others" if len(wrong) > 3 else ""}; make the model from the same weights')
 
 # %% ../nbs/09_state.ipynb #db5517ad
 CLOCKS = 'train_iter','n_steps','n_samples'
@@ -320,7 +402,9 @@ def _check(learn, state):
     _same_names('loaders', state['loaders'], [k for k,v in loaders.items() if is_stateful(v)])
     for name,value in objects.items():
         if isinstance(value, nn.Module):
-            _same_tensors(name, state['objects'][name], value.state_dict())
+            mine,frozen = value.state_dict(),state.get('frozen', {}).get(name, {})
+            _same_tensors(name, state['objects'][name], mine, frozen)
+            _same_base(name, frozen, mine)
     for name,layout in _layout(learn).items(): _same_layout(name, state['layout'][name], layout)
     subs = {learn.name_of(s): s for s in learn.subs}
     gone = sorted({*state['subs']} - {*subs})
@@ -347,12 +431,13 @@ def _check_sizes(name, loader, saved):
             'was taken in the middle of a pass: give it the old one, or resume from the end of an '
             'epoch')
 
-
 # %% ../nbs/09_state.ipynb #79f94cea
 def _load(learn, state, running=None):
     "Load all but the loader that is `running`; generators last, as what comes before may draw."
     state,loaders = copied(state),loaders_of(learn.dls)
-    for name,value in _stateful(learn).items(): value.load_state_dict(state['objects'][name])
+    for name,value in _stateful(learn).items():
+        part = dict(strict=False) if state.get('frozen', {}).get(name) else {}
+        value.load_state_dict(state['objects'][name], **part)
     for name,parameter in _parameters(learn).items():
         grad = state['gradients'].get(name)
         parameter.grad = None if grad is None else grad.to(parameter.device)
@@ -392,15 +477,24 @@ def n_bytes(
 class Stateful:
     "A learner's state as one dict, loading it, and trying things without a trace."
     rehearsing = False  # True inside of `rehearse`
-    def state_dict(self)->dict:
-        "All that a fit needs to go on as if it had not stopped; copies, not the live tensors."
+    def state_dict(self,
+        trainable:bool=False, # Leave out frozen parameters: see `trained`
+        also=(),              # Names that stay all the same, as 'model.head.weight'
+    )->dict:                  # Copies, not the live tensors
+        "All that a fit needs to go on as if it had not stopped."
         loaders,position = loaders_of(self.dls),self.position()
         _warn_of_place(self, position)
         grads = {k: p.grad for k,p in _parameters(self).items() if p.grad is not None}
+        objects,frozen = {k: v.state_dict() for k,v in _stateful(self).items()},{}
+        for name,module in _stateful(self).items() if trainable else ():
+            if not isinstance(module, nn.Module): continue
+            stays = trained(module) | {k for k in objects[name] if f'{name}.{k}' in also}
+            frozen[name] = checksums({k: t for k,t in objects[name].items() if k not in stays})
+            objects[name] = {k: t for k,t in objects[name].items() if k in stays}
         return copied(dict(
             position=position, clocks={k: getattr(self, k) for k in CLOCKS},
             data_epochs=[self.first_epoch, self.data_epoch],
-            objects={k: v.state_dict() for k,v in _stateful(self).items()}, layout=_layout(self),
+            objects=objects, layout=_layout(self), **({'frozen': frozen} if any(frozen.values()) else {}),
             gradients=grads, counts=self.counts,
             loaders={k: v.state_dict() for k,v in loaders.items() if is_stateful(v)},
             settings=_settings(self), lr=float(self.lr),

@@ -14,9 +14,10 @@ from ..pubsub import (PREPARE, CancelBackwardException, CancelLossException,
 from .curves import planned_steps
 
 # %% ../../nbs/training/10_weight_averaging.ipynb #ae57b3b1
-def floats(model):
-    "Name -> floating-point or complex parameter or buffer, each once."
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+def floats(model, frozen=True):
+    "Name -> floating-point or complex parameter or buffer, each once; perhaps without `frozen`."
+    named = {k: p for k,p in model.named_parameters() if frozen or p.requires_grad}
+    named.update(model.named_buffers())
     return {name: t for name,t in named.items() if t.is_floating_point() or t.is_complex()}
 
 def wide(t):
@@ -62,8 +63,14 @@ class EMAS(Subscriber):
     def before_backward(self, learn):
         if self.ema is None: self.start(learn)   # a lazy layer has its weights by now
     def start(self, learn):
-        self.ema = {name: wide(t) for name,t in floats(learn.model).items()}
-        self.special = infinite(self.ema)
+        self.ema,self.special = {},[]
+        self.join(learn)
+    def join(self, learn):
+        "Begin to average what is not averaged yet: until it was unfrozen its average was itself."
+        new = {name: wide(t) for name,t in floats(learn.model, frozen=False).items()
+               if name not in self.ema}
+        self.ema.update(new)
+        self.special = self.special + infinite(new)
 
     def after_step(self, learn):
         if id(learn.opt) not in self.others: self.stepped,self.withheld = True,learn.withheld
@@ -91,15 +98,16 @@ class EMAS(Subscriber):
         "Exchange the model's weights with the average."
         self.swapped,named = not self.swapped,floats(learn.model)
         if self.swapped:
-            self.raw = {name: t.data for name,t in named.items()}
-            for name,t in named.items(): t.data = self.ema[name].to(t.dtype)
+            self.raw = {name: named[name].data for name in self.ema}
+            for name,average in self.ema.items(): named[name].data = average.to(named[name].dtype)
         else:
-            for name,t in named.items(): t.data = self.raw[name]
+            for name,raw in self.raw.items(): named[name].data = raw
             self.raw = None
     def before_train(self, learn):
         learn.weights_in_use = None
         self.stepped,self.n = False,int(self.n)
         if self.swapped: self.swap(learn)   # a state from after the end of a fit was loaded
+        if self.ema is not None: self.join(learn)
     def before_batch(self, learn):
         if self.swapped and learn.training: self.swap(learn)   # or one from a pass that was ended
     def before_validate(self, learn):
@@ -126,7 +134,9 @@ class EMAS(Subscriber):
             if getattr(self, mine) is None:
                 setattr(self, mine, {k: t.clone() for k,t in saved.items()})
             else:
-                for name,t in saved.items(): getattr(self, mine)[name].copy_(t)
+                for name,t in saved.items():
+                    if name in getattr(self, mine): getattr(self, mine)[name].copy_(t)
+                    else: getattr(self, mine)[name] = t.clone()
         self.special = infinite(self.ema)
 
 # %% ../../nbs/training/10_weight_averaging.ipynb #9d8bf278
@@ -176,15 +186,19 @@ class MeanWeights:
     def __init__(self): self.n_averaged,self.mean = torch.tensor(0),{}
     @torch.no_grad()
     def update_parameters(self, model):
+        if not self.n_averaged: self.join(model)
         self.n_averaged = self.n_averaged + 1
+        named = dict(model.named_parameters())
+        for name,mean in self.mean.items():
+            mean += (named[name].to(mean.dtype)-mean)/self.n_averaged.item()
+    def join(self, model):
+        "Take in what is not frozen any more: until now its mean was itself."
         for name,p in model.named_parameters():
-            if name not in self.mean: self.mean[name] = wide(p)
-            else:
-                mean = self.mean[name]
-                mean += (p.to(mean.dtype)-mean)/self.n_averaged.item()
+            if p.requires_grad and name not in self.mean: self.mean[name] = wide(p)
     @torch.no_grad()
     def put_into(self, model):
-        for name,p in model.named_parameters(): p.copy_(self.mean[name])
+        named = dict(model.named_parameters())
+        for name,mean in self.mean.items(): named[name].copy_(mean)
     def state_dict(self): return dict(n_averaged=self.n_averaged, mean=dict(self.mean))
     def load_state_dict(self, state):
         self.n_averaged = state['n_averaged']
@@ -211,6 +225,7 @@ class SWAS(Subscriber):
         self.share = learn.epoch/learn.n_epochs
         if self.limited and self.n_planned: self.share = learn.n_steps/self.n_planned
         for ask in self.asks: self.share = ask(learn, self.share)
+        if self.averaged.n_averaged: self.averaged.join(learn.model)
     def after_epoch(self, learn):
         if self.asleep or not learn.training: return
         self.n_batches = max(self.n_batches, learn.iter+1)
