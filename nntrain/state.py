@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['INSIDE', 'HOLDS', 'is_generator', 'loader_generators', 'generator_state', 'get_generators', 'set_generators',
-           'generators_kept', 'is_stateful', 'copied', 'loaders_of', 'tell_epoch', 'snapshot', 'trained', 'n_bytes',
-           'Stateful']
+           'generators_kept', 'is_stateful', 'copied', 'loaders_of', 'tell_epoch', 'snapshot', 'frozen_names',
+           'n_bytes', 'Stateful']
 
 # %% ../nbs/09_state.ipynb #4b1e8792
 import copy
@@ -322,12 +322,12 @@ def _same_layout(name, saved, mine):
                                     f'parameters in another order: {a}, expected {b}')
 
 # %% ../nbs/09_state.ipynb #4f0c21a5
-def trained(
+def frozen_names(
     module, # A module
 )->set:     # Names, as in its `state_dict`
-    "What training changes: parameters that are not frozen, and all buffers that are saved."
-    frozen = {id(p) for p in module.parameters() if is_frozen(p)}
-    return {k for k,t in module.state_dict(keep_vars=True).items() if id(t) not in frozen}
+    "The parameters that training leaves alone; buffers change also where weights are frozen."
+    named = module.named_parameters(remove_duplicate=False)
+    return {name for name,p in named if is_frozen(p)}
 
 # %% ../nbs/09_state.ipynb #4f0c21a6
 def checksums(
@@ -478,7 +478,7 @@ class Stateful:
     "A learner's state as one dict, loading it, and trying things without a trace."
     rehearsing = False  # True inside of `rehearse`
     def state_dict(self,
-        trainable:bool=False, # Leave out frozen parameters: see `trained`
+        trainable:bool=False, # Leave out frozen parameters: only checksums of them
         also=(),              # Names that stay all the same, as 'model.head.weight'
     )->dict:                  # Copies, not the live tensors
         "All that a fit needs to go on as if it had not stopped."
@@ -488,13 +488,14 @@ class Stateful:
         objects,frozen = {k: v.state_dict() for k,v in _stateful(self).items()},{}
         for name,module in _stateful(self).items() if trainable else ():
             if not isinstance(module, nn.Module): continue
-            stays = trained(module) | {k for k in objects[name] if f'{name}.{k}' in also}
-            frozen[name] = checksums({k: t for k,t in objects[name].items() if k not in stays})
-            objects[name] = {k: t for k,t in objects[name].items() if k in stays}
+            out = {k for k in frozen_names(module) if f'{name}.{k}' not in also}
+            frozen[name] = checksums({k: t for k,t in objects[name].items() if k in out})
+            objects[name] = {k: t for k,t in objects[name].items() if k not in out}
         return copied(dict(
             position=position, clocks={k: getattr(self, k) for k in CLOCKS},
             data_epochs=[self.first_epoch, self.data_epoch],
-            objects=objects, layout=_layout(self), **({'frozen': frozen} if any(frozen.values()) else {}),
+            objects=objects, layout=_layout(self),
+            **(dict(frozen=frozen) if any(frozen.values()) else {}),
             gradients=grads, counts=self.counts,
             loaders={k: v.state_dict() for k,v in loaders.items() if is_stateful(v)},
             settings=_settings(self), lr=float(self.lr),

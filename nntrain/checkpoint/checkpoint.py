@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import torch
 from fastcore.basics import patch
 from .folder import (beats_all, check_going_on, check_saveable, checkpoints,
                                        claimed, folder_id, hindrances, left_out, prune,
@@ -22,6 +23,7 @@ from .format import split_state, write_split
 from .writer import Signals, Writer
 from ..learner import length
 from ..pubsub import SAVE, CancelFitException, Subscriber
+from ..state import frozen_names
 from ..training.early_stopping import monitored, more_is_better
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #cd7eaf93
@@ -123,6 +125,7 @@ class CheckpointS(Subscriber):
         strict:bool=True,      # False: go on without the subscribers that are gone, with a warning
         exact:bool=False,      # Raise before the first batch if a run cannot go on exactly
         higher_is_better=None, # Of `best`: True or False; None: as the name of the column tells
+        trainable:bool=False,  # Leave out the weights that are frozen, as of a pretrained base
     ):
         if keep < 1 or on_save_error not in ('raise','warn') or on_error not in (None,'save'):
             raise ValueError("CheckpointS: `keep` is at least 1, `on_save_error` 'raise' or "
@@ -132,7 +135,7 @@ class CheckpointS(Subscriber):
         self.best = None if best is None else BestColumn(best, higher_is_better)
         self.keep,self.fsync,self.fresh,self.background = keep,fsync,fresh,background
         self.on_save_error,self.on_error = on_save_error,on_error
-        self.strict,self.exact = strict,exact
+        self.strict,self.exact,self.trainable,self.changed = strict,exact,trainable,set()
 
     def find_state(self, learn, wish):
         "The state for `fit(resume=...)`: True or 'latest' for this folder, or a path."
@@ -155,6 +158,7 @@ class CheckpointS(Subscriber):
         self._stack.enter_context(claimed(self.folder))
         self.folder_id = folder_id(self.folder)
         self.every.saved(0)
+        self.changed = set()
         if self.best: self.best.start([name for name,_ in learn.passes])
         self.check_start(learn)
         self._stack.callback(self.writer.wait)  # before the lock is given back, come what may
@@ -183,6 +187,8 @@ def check_start(self:CheckpointS, learn):
         self.finished = state.get('run', {}).get('finished', False)
         self.every.saved(state['clocks']['train_iter'])
         if self.best: self.best.rows = dict(state.get('rows', {}))
+        self.changed = {f'{name}.{k}' for name in state.get('frozen', {})
+                        for k in state['objects'][name]}
         tell_replay(state, learn)
         if not self.strict: learn.resuming = left_out(state, learn)
     for path in () if state else checkpoints(self.folder):
@@ -203,6 +209,15 @@ def train_begins(self:CheckpointS, learn):
     alone = self.ranks is None or self.ranks.world == 1  # else it takes all ranks to make a state
     if alone and not self.checked: check_saveable(learn)
     self.checked = True
+    if self.trainable: self.note_trainable(learn)
+
+@patch
+def note_trainable(self:CheckpointS, learn):
+    "Remember what is trained now: it stays in the checkpoints, should it be frozen later."
+    for name,module in vars(learn).items():
+        if not isinstance(module, torch.nn.Module): continue
+        named,frozen = module.named_parameters(remove_duplicate=False),frozen_names(module)
+        self.changed.update(f'{name}.{k}' for k,_ in named if k not in frozen)
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c50b
 @patch
@@ -214,7 +229,9 @@ def save(self:CheckpointS, learn, value=None, finished=False, exact=True):
     path = self.folder/f'step-{learn.train_iter:08d}{end}'
     if path.name == self.saved: return
     run = dict(n_epochs=learn.n_epochs, finished=finished, exact=exact)
-    state = {**learn.state_dict(), 'position': position, 'run': run}
+    if self.trainable: self.note_trainable(learn)
+    state = learn.state_dict(self.trainable, also=self.changed)
+    state.update(position=position, run=run)
     if self.best and not end: state['rows'] = self.best.state()
     info = dict(run, step=learn.train_iter, epoch=learn.epoch, value=value,
         larger=self.best is None or self.best.larger,

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MORE', 'LESS', 'more_is_better', 'monitored', 'check_column', 'MonitorS', 'EarlyStoppingS', 'check_patience',
-           'validated_weights', 'KeepBestS', 'ReduceLROnPlateauS']
+           'validated_weights', 'without_frozen', 'KeepBestS', 'ReduceLROnPlateauS']
 
 # %% ../../nbs/training/05_early_stopping.ipynb #0fba081a
 import difflib
@@ -15,7 +15,7 @@ from numbers import Integral
 import torch
 from .hyperparams import check_one_setter, optimizers_of
 from ..pubsub import DECIDE, MEASURE, SHOW, CancelFitException, Subscriber
-from ..state import copied
+from ..state import copied, frozen_names
 
 # %% ../../nbs/training/05_early_stopping.ipynb #06baa550
 MORE = '''accuracy acc f1 auc auroc auprc precision recall iou miou dice bleu rouge r2 score map
@@ -87,10 +87,12 @@ class MonitorS(Subscriber):
         monitor:str='valid loss', # Mode and column of the rows
         min_delta:float=0.,       # What is no more of a gain than this is none; at least 0
         higher_is_better=None,    # True or False; None: as the name of the column tells
+        relative:bool=False,      # Whether `min_delta` is a share of the best value
     ):
         if not min_delta >= 0: raise ValueError(f'MonitorS: `min_delta` {min_delta} is below 0')
         if higher_is_better is None: higher_is_better = more_is_better(monitor)
-        self.monitor,self.min_delta,self.sign = monitor,min_delta,1 if higher_is_better else -1
+        self.monitor,self.min_delta,self.relative = monitor,min_delta,relative
+        self.sign = 1 if higher_is_better else -1
 
     def before_fit(self, learn):
         check_column(learn, self.monitor)
@@ -109,7 +111,9 @@ class MonitorS(Subscriber):
         value = monitored(learn, rows, self.monitor)
         if value is None: return
         gain = math.inf if self.best is None else (value - self.best)*self.sign
-        better = gain > self.min_delta and value == value  # nan is no number, and never better
+        share = self.relative and self.best is not None and math.isfinite(self.best)
+        needed = self.min_delta*abs(self.best) if share else self.min_delta
+        better = gain > needed and value == value   # nan is no number, and never better
         if better: self.best,self.best_epoch,self.wait = value,rows[0]['epoch'],0
         else: self.wait += 1
         self.counted = rows
@@ -119,19 +123,37 @@ class MonitorS(Subscriber):
 # %% ../../nbs/training/05_early_stopping.ipynb #e5fbc3ad
 class EarlyStoppingS(MonitorS):
     "End the fit when a value has stopped improving."
-    order = DECIDE
+    order,reason,speaks = DECIDE,None,True
     def __init__(self,
         monitor:str='valid loss', # Mode and column of the rows
         patience:int=3,           # Ends after so many epochs without improvement, at least 1
         min_delta:float=0.,       # What is no more of a gain than this is none; at least 0
         higher_is_better=None,    # True or False; None: as the name of the column tells
+        relative:bool=False,      # Whether `min_delta` is a share of the best value
+        goal:float|None=None,     # Ends as soon as the value is as good as this
     ):
-        super().__init__(monitor, min_delta, higher_is_better)
-        self.patience = check_patience(self, patience)
+        super().__init__(monitor, min_delta, higher_is_better, relative)
+        self.patience,self.goal = check_patience(self, patience),goal
 
+    def on_ranks(self, ranks): self.speaks = ranks.rank == 0
     def decide(self, learn, better):
-        if self.wait >= self.patience: raise CancelFitException
+        reached = self.goal is not None and self.best is not None
+        if reached and (self.best-self.goal)*self.sign >= 0: why = (
+            f'{self.best:.4g} in epoch {self.best_epoch}, and the goal was {self.goal:.4g}')
+        elif self.wait >= self.patience: why = self.no_gain()
+        else: return
+        self.reason = f'EarlyStoppingS ended the fit: {self.monitor} was {why}'
+        if self.speaks: print(self.reason)
+        raise CancelFitException(self.reason)
+    def no_gain(self):
+        "How long the value has not improved, and by how much it should have."
+        if self.best is None: return f'no number in {self.wait} epochs'
+        least = f'{self.min_delta:.4g}' + ' of it'*self.relative
+        return (f'not better than {self.best:.4g} (epoch {self.best_epoch})'
+                + f' by more than {least}'*bool(self.min_delta)
+                + f' in the last {self.wait} epochs'.replace('last 1 epochs', 'last epoch'))
     def before_full_epoch(self, learn):
+        self.reason = None
         super().before_full_epoch(learn)
         self.decide(learn, False)  # a fit that resumes where it had been stopped
 
@@ -151,14 +173,30 @@ def validated_weights(
     "The validated weights: those of an average if one replaced the model's."
     return {**learn.model.state_dict(), **(learn.weights_in_use or {})}
 
+def without_frozen(
+    weights, # As `validated_weights` returns them
+    model,   # The model that they are of
+    also=(), # Names that stay all the same
+)->dict:     # Copies
+    "The weights that training changes: all but the frozen ones."
+    saved,out = {*model.state_dict()},frozen_names(model) - {*also}
+    return copied({k: t for k,t in weights.items() if k in saved and k not in out})
+
 class KeepBestS(MonitorS):
     "Keep the weights of the best epoch, and put them into the model when the fit ends."
     state_names = *MonitorS.state_names,'weights'
     weights = None
     def decide(self, learn, better):
-        if better: self.weights = copied(dict(validated_weights(learn)))
+        kept = self.weights or ()   # also what has been frozen since
+        if better: self.weights = without_frozen(validated_weights(learn), learn.model, kept)
+    def before_fit(self, learn):
+        super().before_fit(learn)
+        self.weights = None
+    def before_train(self, learn):
+        if self.weights is None: return    # what is unfrozen now was so in the best epoch
+        self.weights = {**without_frozen(learn.model.state_dict(), learn.model), **self.weights}
     def after_fit(self, learn):
-        if self.best is not None: learn.model.load_state_dict(self.weights)
+        if self.best is not None: learn.model.load_state_dict(self.weights, strict=False)
     after_cancel_fit = after_fit
 
 # %% ../../nbs/training/05_early_stopping.ipynb #25148eab
@@ -173,8 +211,9 @@ class ReduceLROnPlateauS(MonitorS):
         min_lr:float=0.,          # No rate is made lower than this
         cooldown:int=0,           # So many epochs after acting do not count
         higher_is_better=None,    # True or False; None: as the name of the column tells
+        relative:bool=False,      # Whether `min_delta` is a share of the best value
     ):
-        super().__init__(monitor, min_delta, higher_is_better)
+        super().__init__(monitor, min_delta, higher_is_better, relative)
         if not 0 < factor < 1: raise ValueError(
             f'ReduceLROnPlateauS: `factor` must be between 0 and 1, got {factor}')
         self.factor,self.patience = factor,check_patience(self, patience)
