@@ -450,6 +450,10 @@ class Subs(tuple):
         if not isinstance(key, (str,type)): return super().__contains__(key)
         return key in self.names or isinstance(key, type) and any(isinstance(s, key) for s in self)
 
+def _offered(owner, names):
+    "Those of `names` that are there: not what only says how it is called here."
+    return [n for n in names if not hasattr(inspect.getattr_static(owner, n, 0), 'called_here')]
+
 class _SendsAfterCreate(type):
     def __call__(cls, *args, **kwargs):
         try:
@@ -461,6 +465,7 @@ class _SendsAfterCreate(type):
             raise
         return made
 
+    def __dir__(cls): return _offered(cls, super().__dir__())
     @property
     def __signature__(cls):
         "The parameters of the constructor, which `__call__` above would hide from `help`."
@@ -478,6 +483,7 @@ class Publisher(metaclass=_SendsAfterCreate):
         self.running,self._created,self.error,self.counts,self._names = None,False,None,{},{}
         self.subscribe(*subs)
 
+    def __dir__(self): return _offered(self, super().__dir__())
     @property
     def subs(self): return self._subs
     @property

@@ -211,6 +211,24 @@ def _(): learner().fit(1, subs=ProgressS)
 def _(): learner(loss_fn=accuracy).fit(1)
 
 
+def called(name, *words):
+    "A method as Keras, Lightning, scikit-learn, skorch or fastai call it, called on a learner."
+    mistake(f'learn.{name}()', name, *words)(lambda: getattr(learner(), name)())
+
+called('compile', 'Learner(model, dls, loss_fn, optim_class, lr)')
+called('evaluate', '`validate()`')
+called('score', '`validate()`')
+called('validate_dataloader', '`validate()`')
+called('train', '`fit(epochs)`')
+called('train_on_batch', '`fit(epochs)`')
+called('fit_generator', '`fit(epochs)`')
+called('predict_proba', '`get_preds()`', '`predict_items()`')
+called('add_callback', '`subscribe(sub)`')
+called('save_weights', '`save(path)`')
+called('fit_sgdr', '`fit_warm_restarts()`')
+called('to', 'DeviceS()')
+
+
 # batches
 
 @mistake('labels that are strings', 'list', 'str', "'cat'", 'number')
@@ -315,7 +333,7 @@ def _():
     y[3] = torch.nan
     regression(y).fit(1)
 
-@mistake('a rate that is much too high', 'inf', 'lower', 'StopOnNaNS')
+@mistake('a rate that is much too high', 'the train loss is', 'lower', 'StopOnNaNS')
 def _():
     x, _ = data()
     learner(mlp(out=1), loaders(x, torch.randn(24, 1)), nn.MSELoss(), lr=1e6).fit(3)
@@ -373,6 +391,18 @@ def _(): regression(torch.randn(24), lambda preds, y: ((preds-y)**2).mean()).fit
 
 @mistake('(N, 1) against (N,) in BCE', '(8, 1)', '(8,)', 'squeeze(1)')
 def _(): regression((torch.randn(24) > 0).float(), nn.BCEWithLogitsLoss()).fit(1)
+
+@mistake('a column of targets for several outputs', '(8, 3)', '(8, 1)', 'expand_as')
+def _(): regression(torch.randn(24, 1), nn.HuberLoss(), mlp()).fit(1)
+
+@mistake('one target for as many outputs as samples', '(8, 8)', '(8,)', '1 output')
+def _(): regression(torch.randn(24), nn.L1Loss(), mlp(out=8)).fit(1)
+
+@mistake('one target for several outputs', '(8, 3)', '(8,)', '1 output', 'nn.CrossEntropyLoss()')
+def _(): regression(torch.randn(24), nn.MSELoss(), mlp()).fit(1)
+
+@mistake('BCE on targets of another width', '(8, 3)', '(8, 1)', 'expand_as')
+def _(): regression((torch.randn(24, 1) > 0).float(), nn.BCEWithLogitsLoss(), mlp()).fit(1)
 
 @mistake('one output and cross entropy', '1', 'BCEWithLogitsLoss')
 def _(): learner(mlp(out=1), loaders(data()[0], torch.zeros(24).long())).fit(1)
@@ -545,7 +575,8 @@ def told(function):
         warnings.simplefilter('always')
         try: function()
         except Exception as error:
-            notes = [note for note in getattr(error, '__notes__', ()) if note[:3] != 'in ']
+            notes = [note for note in getattr(error, '__notes__', ())
+                     if not note.startswith(('in ', '(it was'))]
             return type(error).__name__, [f'{error}', *notes]
     ours = [w for w in caught if 'loss.py' not in w.filename]
     return 'warning' if ours else 'SILENT', [str(w.message) for w in ours]
@@ -576,3 +607,16 @@ def test_cause_and_cure(results, what):
     kind, texts = results[what]
     missing = [word for word in MISTAKES[what][1] if word not in '\n'.join(texts)]
     assert kind != 'SILENT' and not missing, (missing, texts)
+
+
+SHAPES = [what for what in MISTAKES if '(N, 1)' in what or 'output' in what or 'width' in what]
+
+
+@pytest.mark.parametrize('what', SHAPES)
+def test_shapes_that_do_not_fit_are_told_before_the_first_step(what, monkeypatch):
+    "The weights are what they were: no optimizer was asked for a step."
+    steps = []
+    monkeypatch.setattr(torch.optim.SGD, 'step', lambda *args, **kwargs: steps.append(1))
+    kind, texts = told(MISTAKES[what][0])
+    if kind != 'warning': assert not steps, texts
+    else: assert len(steps) == 3, texts    # a warning lets the fit go on
