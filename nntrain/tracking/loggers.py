@@ -95,7 +95,8 @@ class TrackerS(Subscriber):
         "Make the service delete all but the first `n` rows; returns how many it has."
         return n
     def write(self, row, batches): "Send a row and the (step, numbers) of its batches."
-    def close(self, error): "End it; `error` is what ended the fit, if anything did."
+    def close(self, error):
+        "End what `open` has opened, all or a part; `error` is what ended the fit, if anything did."
 
     def attempt(self, do, *args):
         "Call the service; the first error of a fit becomes a warning."
@@ -119,8 +120,20 @@ class TrackerS(Subscriber):
         saved = (learn.resuming or {}).get('subs', {}).get(learn.name_of(self))
         if saved: self.load_state_dict(saved)
         if os.environ.get('RANK', '0') != '0': return
-        with generators_kept(): self.open(learn)
+        run = self.run
+        try:
+            with generators_kept(): self.open(learn)
+        except BaseException as error:
+            self.leave(error)
+            self.run = run
+            raise
         self.opened = True
+    def leave(self, error):
+        "Close what a failed `open` has opened; what fails in turn becomes a note on `error`."
+        try:
+            with generators_kept(): self.close(error)
+        except Exception as other:
+            error.add_note(f'{type(self).__name__}.close failed, too: {other!r}')
     def after_epoch(self, learn):
         row,self.history = row_of(learn, self.fit, self.start),history_of(learn)
         self.attempt(self.send, row)

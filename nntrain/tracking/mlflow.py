@@ -80,7 +80,7 @@ class MLflowS(TrackerS):
         metrics = [point(name, value, now, step) for name,value in found.items()]
         self.client.log_batch(self.run, metrics=metrics)
     def close(self, error):
-        if self.failed: return  # a server that is gone is not waited for twice
+        if self.failed or self.run is None: return  # a server that is gone is not waited for twice
         status = 'FINISHED' if error is None else 'FAILED'
         if isinstance(error, KeyboardInterrupt): status = 'KILLED'
         self.client.set_terminated(self.run, status=status)

@@ -108,9 +108,11 @@ class WandbS(Watching, TrackerS):
         for step,values in (*batches, (row['batches'], numbers(row))):
             self.log({'batches': step, **values})
     def close(self, error):
-        if self.files_model and error is None: add_model(self.client, self.package, self.model)
-        self.client.finish(exit_code=int(error is not None))
-        self.client = self.model = None
+        client,model,self.client,self.model = self.client,self.model,None,None
+        if client is None: return
+        try:
+            if self.files_model and error is None: add_model(client, self.package, model)
+        finally: client.finish(exit_code=int(error is not None))
 
     def after_full_epoch(self, learn):
         super().after_full_epoch(learn)
