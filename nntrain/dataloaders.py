@@ -18,6 +18,7 @@ from .data.cache import kept_or_decoded, kept_size
 from .data.decode import ScaleImages, decode_split, decoded_size, free_memory, image_columns
 from .data.collate import flattens, hf_ds_collate_fn
 from .data.collate import load_digits  # noqa: this is where the first version had it
+from .data.images import check_target
 from .data.streams import StreamLoader
 from .learner import TARGETS
 from torch.utils.data import DataLoader
@@ -182,6 +183,13 @@ def _classes(split, target):
     except (AttributeError,TypeError,ValueError): return None  # TypeError: no columns are known
     return class_names(split, found[0]) if len(found) == 1 else None
 
+def _check(split, name, target):
+    "Raise for a target that a model cannot be trained on, where the dataset has it before reading."
+    columns = hasattr(split, '__len__') and _known_columns(split)
+    for column in target_columns(split, columns, target) if columns else ():
+        values = split.with_format(None).select_columns([column])[:][column]
+        check_target(values, split.features[column], column, f'split {name!r}, column {column!r}')
+
 # %% ../nbs/01_dataloaders.ipynb #230bd49c
 def _why_not_in_memory(split, name, budget, options, cache):
     "Why a split is not decoded once, or None; and the bytes that it takes if it is."
@@ -271,6 +279,8 @@ def from_hf_dd(cls:DataLoaders,
     if flattens(collate_fn) is not None:      # a function of your own orders its batches itself
         train,columns = _by_name(train, name, target)
         if valid is not None: valid,_ = _by_name(valid, valid_name, target, columns)
+    if flattens(collate_fn) is not None:
+        for split,place in ((train, name), (valid, valid_name)): _check(split, place, target)
     budget = free_memory()//4 if budget is None else budget
     order = {k: kwargs.pop(k) for k in ('shuffle', 'sampler', 'drop_last') if k in kwargs}
     if hasattr(train, '__len__'): order.setdefault('shuffle', 'sampler' not in order)

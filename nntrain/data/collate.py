@@ -131,6 +131,12 @@ def _no_tensor(column, value, error): return TypeError(
     f'pad them, `dd.remove_columns({column!r})`, or give a `collate_fn` of your own')
 
 # %% ../../nbs/data/01_collate.ipynb #30a9e2ba
+def _check_range(column, values, made, where):
+    beyond = made.isinf() & ~torch.tensor(values, dtype=torch.float64).isinf()
+    rows = beyond.flatten(1).any(1) if beyond.ndim > 1 else beyond
+    for row in rows.nonzero()[:1,0].tolist(): raise ValueError(f'column {column!r}: {values[row]} '
+        f'in {where(row)} is beyond float32; divide the column in `dd.map`')
+
 def stack_column(
     column:str,     # Its name, for errors
     values,         # Its values, one for each row
@@ -151,9 +157,12 @@ def stack_column(
         return torch.from_numpy(np.stack(values))
     try:
         if not isinstance(first, (Number, np.generic, list, tuple)): raise TypeError('no number')
-        return torch.tensor([v.item() if isinstance(v, np.generic) else v for v in values])
+        values = [v.item() if isinstance(v, np.generic) else v for v in values]
+        made = torch.tensor(values)
     except (TypeError, ValueError, RuntimeError) as error:
         raise _no_tensor(column, first, error) from error
+    if made.dtype == torch.float32 and made.isinf().any(): _check_range(column, values, made, where)
+    return made
 
 # %% ../../nbs/data/01_collate.ipynb #bc68c782
 def scale_pixels(

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['NO_LABEL', 'MODELS', 'read_dataset', 'find_splits', 'find_columns', 'class_names', 'as_indices', 'why_no_class',
-           'check_labels', 'held_out', 'size_text', 'Images', 'warn_of_counts', 'load_images', 'build_model',
-           'as_picture', 'shown_inputs', 'draw_input', 'show_batch']
+           'check_labels', 'check_target', 'held_out', 'size_text', 'Images', 'warn_of_counts', 'load_images',
+           'build_model', 'as_picture', 'shown_inputs', 'draw_input', 'show_batch']
 
 # %% ../../nbs/data/09_images.ipynb #8877d6d4
 import math
@@ -121,10 +121,12 @@ def check_labels(
     labels:list,        # Labels of a split
     feature=None,       # Type of the column
     place:str='labels', # What errors call them
+    where='row {}'.format, # Called with a position in `labels`: what an error calls that row
 ):
     "Raise for the first value that is not a class, with its row."
     names = getattr(feature, 'names', None)
-    def refuse(row, why): raise ValueError(f'{place}, row {row}: {labels[row]!r} {why}')
+    def refuse(row, why): raise ValueError(
+        f'{place}, {where(row)}: {labels[row]!r} {why}')
     for row,label in enumerate(labels):
         known = names and isinstance(label, int) and 0 <= label < len(names)
         why = why_no_class(names[label] if known else label)
@@ -132,6 +134,35 @@ def check_labels(
     values = set(labels)
     if -1 in values and (names or not values <= {-1, 1}): refuse(labels.index(-1),
         'marks a row without a label; leave it out, or, if it is a class, write labels as text')
+
+# %% ../../nbs/data/09_images.ipynb #d4a00011
+def check_target(
+    values:list,     # The target of each row of a split
+    feature,         # Type of the column
+    column:str,      # Its name
+    place='targets', # What errors call it
+):
+    "Raise for the first target that a model cannot be trained on, with its row."
+    kind,wrong = getattr(feature, 'dtype', ''),None
+    def first(is_wrong): return next((i for i,v in enumerate(values) if is_wrong(v)), None)
+    if hasattr(feature, 'names') or kind in ('string', 'large_string'): check_labels(
+        values, feature, place)
+    if hasattr(feature, 'names'): return
+    if kind in ('string', 'large_string'): row,why = 0,'is text, which no loss takes; ' \
+        f'`dd.class_encode_column({column!r})` numbers the classes'
+    elif kind == 'bool': row,why = 0,'is a boolean, which no loss takes; ' \
+        f"`dd.cast_column({column!r}, datasets.Value('int64'))` makes classes of them, 'float32' " \
+        'numbers for a binary loss'
+    elif kind.startswith('float'):
+        row = first(lambda v: v is None or not abs(v) < 3.4028236e38)
+        why = 'is no finite float32; give the row one, or leave it out: `dd.filter`'
+    elif kind.startswith(('int', 'uint')):
+        row,why = first(lambda v: v is None),'is no label; give the row one, or leave it out'
+        if row is None and -1 in values and min(values) == -1 and not {*values} <= {-1, 1}:
+            row,why = values.index(-1),('marks a row without a label; leave it out, `dd.filter`, '
+                f"or, if it is a number, `dd.cast_column({column!r}, datasets.Value('float32'))`")
+    else: return
+    if values and row is not None: raise ValueError(f'{place}, row {row}: {values[row]!r} {why}')
 
 # %% ../../nbs/data/09_images.ipynb #4d33c0b1
 def held_out(
