@@ -107,11 +107,10 @@ class Loaded(NamedTuple):
 def _opened(path):
     "Height, width and mode by the head of a file; or the reason why there are none."
     from PIL import Image
+    from nntrain.data.collate import upright_size
     try:
         with Image.open(path) as picture:
-            turned = picture.getexif().get(274, 1) > 4        # a camera held upright
-            width,height = picture.size
-            return (width, height) if turned else (height, width),picture.mode
+            return upright_size(picture),picture.mode
     except Exception as error: return _reason(error)
 def _prepared(prepare, path):
     try: return prepare.one(path)
@@ -191,9 +190,11 @@ def load_pictures(
     n_train = sum(not _no_label(label) for _,label in train)
     labels,own = [labelled[i][1] for i in kept],torch.tensor([i < n_train for i in kept])
     if not own.any(): raise ValueError('no picture is left to train on')
-    check_labels(labels)
+    numbers = [i for part in (train, checked) for i,row in enumerate(part) if not _no_label(row[1])]
+    where = lambda i: f'row {numbers[kept[i]]} ({labelled[kept[i]][0]})'
+    check_labels(labels, where=where)
     classes = class_names(None, [label for label,mine in zip(labels, own.tolist()) if mine])
-    y = as_indices(labels, classes)
+    y = as_indices(labels, classes, where=where)
     if checked: parts = [own.nonzero()[:,0],(~own).nonzero()[:,0]]
     else: parts = hold_out(len(x), .2 if valid is None else float(valid))
     if not all(len(part) for part in parts): raise ValueError(f'{len(x)} pictures are too few to '
@@ -222,7 +223,9 @@ def as_share(
     if 0 < share < 1: return share
     raise ValueError(f'--valid must be a share above 0 and below 1, or a folder; got {valid}')
 
-def _no_label(label): return label is None or label != label or label == ''
+def _no_label(label):
+    return label is None or isinstance(label, float) and label != label or (
+        isinstance(label, str) and label == '')
 
 def _two_sets(listing, valid):
     splits,share = listing.splits,as_share(valid)

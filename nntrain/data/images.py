@@ -90,13 +90,14 @@ def as_indices(
     labels:list,        # Labels of a split
     classes:dict,       # As `class_names` returns them
     place:str='labels', # What errors call them
+    where='row {}'.format, # As for `check_labels`
 )->torch.Tensor:        # Numbers from 0, int64
     "The number of each label's class."
     index = {label: i for i,label in enumerate(classes)}
     for row,label in enumerate(labels):
         if label not in index: raise ValueError(
-            f'{place}: label {label!r} in row {row} is no class of the training data: expected one '
-            f'of {", ".join(map(repr, classes))}; leave such rows out')
+            f'{place}: label {label!r} in {where(row)} is no class of the training data: expected '
+            f'one of {", ".join(map(repr, classes))}; leave such rows out')
     return torch.tensor([index[label] for label in labels])
 
 # %% ../../nbs/data/09_images.ipynb #bef8c3a1
@@ -107,6 +108,7 @@ def why_no_class(
 ):         # What an error says, or None
     "The reason why a value cannot be a class."
     missing = 'is no label; give the row one, or leave it out'
+    if hasattr(label, 'tolist'): label = label.tolist()  # of NumPy, as tables have them
     if isinstance(label, (list,tuple,dict)): return (
         'has several values, but here a picture has one class; for several labels write the '
         'loaders yourself, with a loss such as `F.binary_cross_entropy_with_logits`')
