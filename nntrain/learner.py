@@ -855,6 +855,7 @@ class CalledHere:
     ): self.name,self.called_here = name,ours
 
     def __get__(self, learn, cls):
+        if learn is None: return self
         raise AttributeError(f'a {cls.__name__} has no `{self.name}`; here it is '
                              f'{self.called_here}', name=self.name, obj=learn)
 
