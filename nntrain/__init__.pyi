@@ -101,6 +101,7 @@ from nntrain.inspect.syncs import SyncCounterS as SyncCounterS
 from nntrain.inspect.hooks import ActivationStatsS as ActivationStatsS
 from nntrain.inspect.hooks import GradientStatsS as GradientStatsS
 from nntrain.inspect.hooks import Hooks as Hooks
+from nntrain.inspect.synthetic import synth_learner as synth_learner
 from nntrain.tracking.history import History as History
 from nntrain.tracking.history import compare as compare
 from nntrain.tracking.recorder import RecorderS as RecorderS

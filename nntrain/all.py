@@ -40,6 +40,7 @@ from nntrain.training.regularize import ActivationRegularizationS, BatchNormFree
 from nntrain.inspect.timing import TimingS, stopwatch
 from nntrain.inspect.syncs import SyncCounterS
 from nntrain.inspect.hooks import ActivationStatsS, GradientStatsS, Hooks
+from nntrain.inspect.synthetic import synth_learner
 from nntrain.tracking.history import History, compare
 from nntrain.tracking.recorder import RecorderS
 from nntrain.tracking.usual import usual

@@ -18,8 +18,8 @@ LINE, PROSE = 100, 1.5  # columns; words per line of code, on pages of more than
 FIRST = 5               # the page's main name runs within so many code cells
 N_ALL, N_ENTRIES = 160, 22  # names of nntrain.all; what stands directly in nntrain/
 # A module imports from lower layers, or from its own package.
-LAYERS = ('pubsub', 'state', 'learner data', 'metrics device',
-          'dataloaders lrfind momentum progress training inspect', 'checkpoint',
+LAYERS = ('pubsub', 'state', 'learner data', 'metrics device dataloaders',
+          'lrfind momentum progress training inspect', 'checkpoint',
           'tracking distributed inference variants', 'interop', 'cli', 'examples')
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 # What these modules may import besides the standard library.
