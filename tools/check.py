@@ -230,8 +230,11 @@ def check_outputs(page):
 def check_solutions(page):
     "Every exercise has a folded solution, with code that asserts it."
     text = '\n'.join(cell.source for cell in page.lesson if cell.kind == 'markdown')
-    exercises = re.findall(r'^\d+\. ', text.partition('## Try it')[2], re.M)
-    if '## Try it' in text and not exercises: yield page, None, 'its exercises have no numbers'
+    exercises = re.findall(r'^\d+\. ', text.partition('## Exercises')[2], re.M)
+    for cell in page.cells:
+        if cell.kind == 'markdown' and cell.source.startswith('### Solution') and not cell.folded:
+            yield page, cell, 'a solution that is not folded'
+    if '## Exercises' in text and not exercises: yield page, None, 'its exercises have no numbers'
     for n in range(1, len(exercises)+1):
         starts = [i for i, cell in enumerate(page.solutions)
                   if cell.folded and cell.source.startswith(f'### Solution {n}')]

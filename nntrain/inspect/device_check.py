@@ -338,7 +338,7 @@ def _repr_html_(self:DeviceReport):
     rows = ''.join(f'<tr><td style="text-align:left">{escape(k)}</td>'
                    f'<td style="text-align:left">{escape(v)}</td></tr>'
                    for k,v in self.figures().items())
-    colours = '#4c78a8','#f58518','#54a24b','#b279a2','#e45756','#9d9da1'
+    colours = '#4c78a8','#b8610b','#3f7f38','#98608a','#c23f3f','#6f6f73'
     split = self.memory.split()
     total,left,bars = sum(split.values()) or 1,0,''
     for (kind,size),colour in zip(split.items(), colours):
