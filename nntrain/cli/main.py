@@ -23,7 +23,7 @@ from .. import __version__
 # %% ../../nbs/cli/03_main.ipynb #a22ded25
 def make_learner(
     images,    # `Images` to train on
-    kind:str,  # One of `MODELS`
+    kind:str,  # One of `MODELS`, or timm: and a name
     bs:int,    # Images per batch
     lr:float,  # Learning rate
     mom:float, # Momentum
@@ -34,20 +34,21 @@ def make_learner(
     augment:str='none',     # Words with commas: flip, shift
     amp:str='none',         # none, bf16 or fp16
     metrics:str='accuracy', # Words with commas: accuracy, f1, precision, recall
+    pretrained:bool=False,  # Whether a model of timm begins with its weights
 ):             # A `Learner`
     "A learner with metrics and progress for images in memory."
     import torch
     from nntrain.dataloaders import DataLoaders, TensorLoader
     from nntrain.device import DeviceS
     from nntrain.cli.options import augmentations, make_metrics, make_optimizer
-    from nntrain.data.images import build_model
+    from nntrain.cli.models import make_model
     from nntrain.data.transforms import BatchTransformS
     from nntrain.learner import Learner
     from nntrain.metrics import MetricsS
     from nntrain.progress import ProgressS
     from nntrain.training.precision import MixedPrecisionS
     torch.manual_seed(seed)
-    model = build_model(kind, images.train[0].shape[1:], len(images.classes))
+    model = make_model(kind, images.train[0].shape[1:], len(images.classes), pretrained)
     dls = DataLoaders(TensorLoader(*images.train, batch_size=bs, shuffle=True, seed=seed),
                       TensorLoader(*images.valid, batch_size=2*bs))
     subs = [DeviceS(device), MetricsS(**make_metrics(metrics, len(images.classes))), ProgressS()]
@@ -92,6 +93,7 @@ def about_data(
     loaded, # `Loaded`, or None
     data,   # Name of the data
     images, # `Images`
+    kept=None, # The file that lists what was left out; None: there will be none
 )->list:    # Lines
     "What is the target, what was done about sizes, and which files were left out."
     from nntrain.data.images import find_columns, find_splits, read_dataset
@@ -109,7 +111,8 @@ def about_data(
     if n: lines.append(f'{paint("left")}   {n} of {every} '
                        'files are left out:')
     lines += [f'       {printable(path)}: {printable(why)}' for path,why in loaded.left_out[:10]]
-    return lines + [f'       and {n - 10} more']*(n > 10)
+    where = f', all are in {kept}' if kept else ''
+    return lines + [f'       and {n - 10} more{where}']*(n > 10)
 
 
 # %% ../../nbs/cli/03_main.ipynb #147efc17
@@ -121,10 +124,12 @@ def run(
     begun=None,   # What `find_begun` found there
     about=(),     # Lines about the data
     dry=False,    # Whether to describe the training, and write nothing
+    left_out=(),  # Pairs of a file that is not used and the reason
 ):
     "Start or resume, fit, write the files, and report each step."
     from nntrain.lrfind import LRCurve
     from nntrain.cli.options import CONFIG, config_text
+    from nntrain.cli.pictures import keep_left_out
     from nntrain.cli.resume import begin, check_images, find_lr, fit_on, is_complete, versions
     from nntrain.cli.run_folder import FILES, place_of, write_run
     from nntrain.checkpoint.files import replace_file
@@ -139,6 +144,7 @@ def run(
     if dry: return print(f'a dry run: nothing is written to {out}')
     config = config_text({**options, 'data': place_of(options['data'])}, f'of {out.name}')
     replace_file(out/CONFIG, config.encode())
+    keep_left_out(out, left_out)
     cycle = options.get('schedule') == 'one-cycle'
     plan = [plan_one_cycle(learn, options['epochs'], moms=None)] if cycle else []
     rows = fit_on(learn, out, options['epochs'], subs=plan)
@@ -184,7 +190,8 @@ def train(
     valid=None,          # Share, or a folder (default: their split, or 0.2)
     skip_broken=False,   # Leave broken pictures out, and list them
     workers=0,           # Threads that decode pictures
-    model='cnn',         # linear, mlp or cnn, sized from the data
+    model='cnn',         # linear, mlp, cnn or timm:NAME, fitted to the data
+    pretrained=False,    # Begin with the weights that timm has
     epochs=10,           # Passes over the training data
     bs=64,               # Images per batch
     lr=None,             # A number, or auto (default: 0.05; adam: 0.001)
@@ -205,26 +212,34 @@ def train(
     "Train an image classifier, or resume a stopped run."
     options = dict(data=str(data), model=model, epochs=epochs, bs=bs, lr=lr, mom=mom, seed=seed)
     more = dict(size=size, valid=valid, skip_broken=skip_broken, opt=opt, schedule=schedule,
-                weight_decay=weight_decay, augment=augment, amp=amp, metrics=metrics)
+                weight_decay=weight_decay, augment=augment, amp=amp, metrics=metrics,
+                pretrained=pretrained)
     usual = signature(train).parameters
     options |= {name: value for name,value in more.items() if value != usual[name].default}
     options,workers = check_options(options),check_number('workers', workers)
-    out = Path(out or f'runs/{Path(data).resolve().stem}-{model}').expanduser()
+    usual_name = f'{Path(data).resolve().stem}-{model}'.replace(':', '-')
+    out = Path(out or f'runs/{usual_name}').expanduser()
     listing = announce(options['data'])
     from nntrain.device import check_device
     from nntrain.cli.resume import find_begun
+    from nntrain.cli.models import known_timm
+    from nntrain.cli.options import TIMM
+    from nntrain.cli.pictures import LEFT
     from nntrain.cli.run_folder import check_folder
     device = check_device(device)
+    if model.startswith(TIMM): known_timm(model.removeprefix(TIMM))
     check_folder(out)
     begun = find_begun(out, options, fresh)
     loaded,images = read_data(options, listing, workers)
     names = 'bs','lr','mom','seed'
     bs,lr,mom,seed = [options[name] for name in names]
-    words = {name: options[name] for name in ('opt','weight_decay','augment','amp','metrics')
-             if name in options}
+    given = 'opt','weight_decay','augment','amp','metrics','pretrained'
+    words = {name: options[name] for name in given if name in options}
     if lr == 'auto': lr = usual_rate(options)     # until it is found
     learn = make_learner(images, model, bs, lr, mom, seed, device, **words)
-    run(learn, images, options, out, begun, about_data(loaded, options['data'], images), dry_run)
+    about = about_data(loaded, options['data'], images, None if dry_run else out/LEFT)
+    left_out = loaded.left_out if loaded else ()
+    run(learn, images, options, out, begun, about, dry_run, left_out)
 
 def usual_rate(
     options:dict, # Name -> value
@@ -361,7 +376,7 @@ COMMANDS = train,predict,validate,show,export
 
 # %% ../../nbs/cli/03_main.ipynb #6e91b3f4
 GROUPS = dict(
-    data='data size valid skip_broken workers', model='model',
+    data='data size valid skip_broken workers', model='model pretrained',
     training='epochs bs lr mom opt weight_decay schedule augment amp metrics seed device',
     run='out fresh config dry_run')
 EXAMPLES = dict(
@@ -456,7 +471,7 @@ def _parsed(parser, words):
 
 def _outcome(error):
     "Exit code and message."
-    if isinstance(error, (ValueError, TypeError)): return 2,f'error: {error}'
+    if isinstance(error, (ValueError, TypeError, ImportError)): return 2,f'error: {error}'
     if not isinstance(error, KeyboardInterrupt): return 1,f'error: {type(error).__name__}: {error}'
     notes = getattr(error, '__notes__', None)
     return 130,notes[0].split(';')[0] + '; the same line again goes on' if notes else 'interrupted'

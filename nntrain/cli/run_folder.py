@@ -16,6 +16,7 @@ import tempfile
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 import torch
 from torch.nn import functional as F
@@ -23,8 +24,10 @@ from torch.nn import functional as F
 from .. import __version__
 from ..checkpoint.files import FileError, FileReader, replace_file
 from ..data.decode import decode_split
-from ..data.images import MODELS, as_indices, build_model, class_names
+from ..data.images import MODELS, as_indices, class_names
 from ..data.images import find_columns, find_splits, load_images, read_dataset, size_text
+from .models import make_model
+from .options import TIMM
 from .pictures import VALID, list_pictures, load_pictures, read_pictures
 from .pictures import refuse_broken
 from ..data.names import csv_cell
@@ -61,10 +64,14 @@ def check_folder(
 
 # %% ../../nbs/cli/01_run_folder.ipynb #0b91b7d6
 class RowsS(Subscriber):
-    "Keep the rows of a fit, including earlier ones after a resume."
-    order,state_names,every_rank = SAVE,('rows',),True
-    def before_fit(self, learn): self.rows = []
-    def after_epoch(self, learn): self.rows.append(dict(learn.row))
+    "Keep row, seconds and rate of each pass, including earlier ones after a resume."
+    order,state_names,every_rank = SAVE,('rows','seconds','rates'),True
+    def before_fit(self, learn): self.rows,self.seconds,self.rates = [],[],[]
+    def before_epoch(self, learn): self.began = monotonic()
+    def after_epoch(self, learn):
+        self.rows.append(dict(learn.row))
+        self.seconds.append(monotonic() - self.began)
+        self.rates.append(float(learn.opt.param_groups[0]['lr']))
 
 def history_csv(
     rows:list, # Dicts of column -> value
@@ -124,7 +131,7 @@ def write_run(
 def _checksum(data): return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 # %% ../../nbs/cli/01_run_folder.ipynb #b7e1a004
-_INFO = {'format': {1}, 'model': {*MODELS}, 'shape': [range(1, 2**20)]*3,
+_INFO = {'format': {1}, 'model': str, 'shape': [range(1, 2**20)]*3,
          'classes': [(str, int)], 'checksum': str, 'place?': str, 'pixels_divided_by?': float,
          'options?': {'data?': str, 'bs?': range(1, 2**31)},
          'result?': {str: (float, str, None)}, 'versions?': {str: str}}
@@ -140,7 +147,11 @@ def read_info(
     path = Path(folder)/'model.json'
     if not os.path.lexists(path): raise FileError(
         f'{folder} holds no run, as it has no {path.name}: `nntrain train --out` makes one')
-    return _reader(path).read_json(_INFO)
+    reader = _reader(path)
+    info = reader.read_json(_INFO)
+    if info['model'] in MODELS or info['model'].startswith(TIMM): return info
+    raise reader.wrong(f"has {info['model']!r:.60} as `model`, expected one of "
+                       f"{', '.join(MODELS)} or {TIMM}NAME")
 
 # %% ../../nbs/cli/01_run_folder.ipynb #d8ba8e35
 def load_run(
@@ -150,8 +161,8 @@ def load_run(
     info,reader = read_info(folder),_reader(Path(folder)/'model.safetensors')
     weights,_,data = reader.read_tensors()
     if _checksum(data) != info['checksum']: raise reader.wrong('is of another run than model.json')
-    with torch.device('meta'):  # no memory for what a number in model.json claims
-        model = build_model(info['model'], info['shape'], len(info['classes']))
+    said = info['model'],info['shape'],len(info['classes'])
+    with torch.device('meta'): model = make_model(*said)  # no memory for what a number claims
     found,mine = ({k: (v.shape, v.dtype) for k,v in state.items()}
                   for state in (weights, model.state_dict()))
     if found != mine: raise reader.wrong('has other weights than the model of model.json')
