@@ -27,6 +27,16 @@ def is_missing(
         error = error.__cause__ or error.__context__
     return error is not None
 
+def _none_can(split, column, row):
+    "Whether three other rows cannot be read either: no row is to blame, but a decoder."
+    n,part = len(split),split.select_columns([column])
+    others = {0, n//2, n-1, (row+1)%n, (row+n//3)%n} - {row}
+    for other in others:
+        try: part[other]
+        except Exception: continue
+        return False
+    return len(others) > 2
+
 def read_rows(
     split,    # A `datasets.Dataset`
     rows,     # Numbers of rows: a range or a list
@@ -41,8 +51,9 @@ def read_rows(
                 except Exception as error:
                     place = f'split {name!r}, column {column!r}'
                     why = f'{type(error).__name__}: {error}'
-                    if is_missing(error): raise ImportError(
-                        f'{place}: no row can be decoded here ({why}); install what it names, or '
+                    if is_missing(error) or _none_can(split, column, row): raise (
+                        ImportError if is_missing(error) else ValueError)(
+                        f'{place}: no row can be decoded here ({why}); install what it needs, or '
                         f'do without the column: `dd.remove_columns({column!r})`') from error
                     raise ValueError(f'{place}, row {row}: cannot be read ({why}); `dd[{name!r}]'
                         f'.select([i for i in range({len(split)}) if i != {row}])` leaves it out'
