@@ -107,10 +107,11 @@ class DeviceWatch:
 
     def after_step(self,
         bad_loss=None, # 0-d: 1. if the batch is left out, so that all its steps are withheld
+        taken=None,    # 0-d: 1. if a gradient scaler has withheld the step, and counts it
     ):
         "Count a fault and a withheld step, and lower the flag."
         lost = self.flag if bad_loss is None else torch.maximum(self.flag, bad_loss)
-        self.counts[:2] += torch.stack([self.flag, lost])
+        self.counts[:2] += torch.stack([self.flag, lost if taken is None else lost*(1-taken)])
         self.flag = torch.zeros_like(self.flag)
     def after_batch(self, bad_loss, n):
         "Count a batch that is left out, and its `n` samples."
@@ -208,7 +209,7 @@ class StopOnNaNS(Subscriber):
         self.finish,self.last,self.n_bad,self.unread = [],math.nan,0,[0]*4
         self.asleep = any(sub.rehearses for sub in learn.subs)
         self.grouped = any(hasattr(sub, 'steps_per_pass') for sub in learn.subs)
-        self.left_out = self.spoiled = False   # this batch; the group that it is part of
+        self.taken,self.left_out,self.spoiled = None,False,False   # this batch; the group that it is part of
     def cleanup_fit(self, learn): self.watch = None
 
     def before_backward(self, learn):
@@ -242,7 +243,9 @@ class StopOnNaNS(Subscriber):
 
     def withhold(self, learn, found):
         "Let the device withhold the step; a step that a gradient scaler withholds is not a fault."
-        withheld = learn.withheld
+        withheld = self.taken = learn.withheld
+        if withheld is not None and self.bad_loss is not None:
+            self.taken = withheld*(1-self.bad_loss)
         self.watch.see(found if withheld is None else found*(1-withheld), at=0.5)
         if self.policy == 'warn': return
         flag = self.watch.flag if withheld is None else torch.maximum(self.watch.flag, withheld)
@@ -252,7 +255,8 @@ class StopOnNaNS(Subscriber):
         for finish in self.finish: finish()
         self.finish = []
         if not self.watch: return
-        if self.policy != 'stop': self.watch.after_step(self.bad_loss)
+        if self.policy != 'stop': self.watch.after_step(self.bad_loss, self.taken)
+        self.taken = None
         learn.withheld = self.bad_loss if self.policy == 'skip' else None
     def cleanup_batch(self, learn): self.bad_loss = learn.withheld = None
     def after_cancel_batch(self, learn):
