@@ -512,6 +512,8 @@ class Stateful:
                 self.made_opts = {id(opt) for opt in self.optimizers}
             _check(self, state)
             _load(self, state)
+            if 'validated' in state:   # of a best checkpoint: the average that had the value
+                self.model.load_state_dict(state['validated'], strict=False)
         except BaseException:
             undo()
             raise

@@ -23,6 +23,7 @@ from .format import split_state, write_split
 from .writer import Signals, Writer
 from ..learner import length
 from ..pubsub import SAVE, CancelFitException, Subscriber
+from ..state import copied
 from ..state import frozen_names
 from ..training.early_stopping import monitored, more_is_better
 
@@ -233,6 +234,10 @@ def save(self:CheckpointS, learn, value=None, finished=False, exact=True):
     state = learn.state_dict(self.trainable, also=self.changed)
     state.update(position=position, run=run)
     if self.best and not end: state['rows'] = self.best.state()
+    if self.best and learn.weights_in_use:   # frozen ones have no average
+        frozen = [k for k,p in learn.model.named_parameters() if not p.requires_grad]
+        state['validated'] = copied({k: t for k,t in learn.weights_in_use.items()
+                                     if k not in frozen})
     info = dict(run, step=learn.train_iter, epoch=learn.epoch, value=value,
         larger=self.best is None or self.best.larger,
         contents={k: sorted(state[k]) for k in ('objects','subs','loaders','generators')})

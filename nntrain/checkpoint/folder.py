@@ -106,7 +106,8 @@ _RUN = {'n_epochs?': range(2**63), 'finished?': bool, 'exact?': bool}
 _ANY = {str: object}
 _STATE = {'position?': _PLACE, 'run?': _RUN, 'clocks?': {str: range(2**63)}, 'objects?': _ANY,
           'subs?': _ANY, 'loaders?': _ANY, 'rows?': {str: dict}, 'lr?': float, 'counts?': dict,
-          'gradients?': {str: torch.Tensor}, 'generators?': _ANY, 'pass_generators?': _ANY}
+          'gradients?': {str: torch.Tensor}, 'validated?': {str: torch.Tensor},
+          'generators?': _ANY, 'pass_generators?': _ANY}
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #0cd5957a
 def resume(
@@ -126,6 +127,7 @@ def resume(
     other = [f'{k} {made[k]}, not {now[k]}' for k in made if made[k] != now.get(k, made[k])]
     if other: warnings.warn(f'{path} was written with {"; ".join(other)}: what follows need not be '
                             'the same to the last bit')
+    if not best: state.pop('validated', None)   # an average that was validated, not trained
     return {**state, 'path': str(path)}
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #9f1e2832

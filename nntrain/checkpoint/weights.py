@@ -58,6 +58,7 @@ def save_model(
     model, # A module, or a learner with a `model`
     path,  # File to write, best named .safetensors; no suffix of files of pickles, as .pt
     trainable:bool=False, # Leave out frozen parameters
+    others=None, # Name -> tensor that stands for one of the module's, as `learn.weights_in_use`
 ):
     "Write the weights and buffers into one safetensors file, atomically."
     module,path = _module_of(model),Path(path)
@@ -65,7 +66,8 @@ def save_model(
         f'others could not read under a name that ends in {path.suffix}: call it '
         f'{path.with_suffix(".safetensors").name}')
     plain,out = plain_names(module),frozen_names(module) if trainable else ()
-    state = {plain[key]: value for key,value in module.state_dict().items() if key not in out}
+    found = {**module.state_dict(), **(others or {})}
+    state = {plain[key]: value for key,value in found.items() if key in plain and key not in out}
     if not state: raise ValueError(f'{path}: all parameters are frozen, so nothing would be saved; '
         'leave out `trainable=True`')
     tree,tensors = split_state(state, ordered=False)
@@ -158,8 +160,8 @@ def save(self:Learner,
     path, # File to write, best named .safetensors
     trainable:bool=False, # Leave out frozen parameters, as those of a pretrained base
 ):
-    "Write the weights of `model` into one file: see `save_model`."
-    save_model(self.model, path, trainable)
+    "Write the weights of `model`, or an average that was validated for it, into one file."
+    save_model(self.model, path, trainable, self.weights_in_use)
 
 @patch
 def load(self:Learner,

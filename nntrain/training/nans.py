@@ -209,7 +209,8 @@ class StopOnNaNS(Subscriber):
         self.finish,self.last,self.n_bad,self.unread = [],math.nan,0,[0]*4
         self.asleep = any(sub.rehearses for sub in learn.subs)
         self.grouped = any(hasattr(sub, 'steps_per_pass') for sub in learn.subs)
-        self.taken,self.left_out,self.spoiled = None,False,False   # this batch; the group that it is part of
+        self.taken,self.left_out = None,False
+        self.spoiled = False   # whether the running group has gradients of a batch left out
     def cleanup_fit(self, learn): self.watch = None
 
     def before_backward(self, learn):

@@ -12,6 +12,7 @@ import torch
 from ..pubsub import (PREPARE, CancelBackwardException, CancelLossException,
                             CancelStepException, CancelTrainException, Subscriber)
 from .curves import planned_steps
+from .hyperparams import check_one_setter
 
 # %% ../../nbs/training/10_weight_averaging.ipynb #ae57b3b1
 def floats(model, frozen=True):
@@ -33,6 +34,12 @@ def infinite(tensors):
 
 def real(t): return torch.view_as_real(t) if t.is_complex() else t
 
+def in_use(model):
+    "Weights and buffers of a model for `learn.weights_in_use`, tied ones under each name."
+    named = (*model.named_parameters(remove_duplicate=False),
+             *model.named_buffers(remove_duplicate=False))
+    return {name: t.detach().data for name,t in named}
+
 # %% ../../nbs/training/10_weight_averaging.ipynb #64cd8e8c
 def foreign_optimizers(learn):
     "Optimizers without weights of the model, such as that of a GAN's discriminator."
@@ -45,6 +52,8 @@ def foreign_optimizers(learn):
 class EMAS(Subscriber):
     "Keep a moving average of the weights, validate it, and leave it in the model at the end."
     ema,raw,n,swapped,stepped,withheld,others = None,None,0,False,False,None,()
+    parameters = frozenset()
+    sets = ('average',)   # the weights that are validated and left: one subscriber alone
     def __init__(self,
         decay:float=0.998, # Share of the average kept at a step, in `[0, 1)`; memory 1/(1-decay)
         warmup:bool=True,  # Whether the first steps forget faster
@@ -54,6 +63,7 @@ class EMAS(Subscriber):
             f'EMAS: `decay` must be at least 0 and below 1, got {decay}; 0.998 is 500 steps')
         self.decay,self.warmup,self.keep = decay,warmup,keep
 
+    def after_create(self, learn): check_one_setter(learn, self)
     def before_fit(self, learn):
         self.ema = self.raw = learn.weights_in_use = None
         self.n,self.swapped,self.stepped = 0,False,False
@@ -70,6 +80,7 @@ class EMAS(Subscriber):
         new = {name: wide(t) for name,t in floats(learn.model, frozen=False).items()
                if name not in self.ema}
         self.ema.update(new)
+        self.parameters = {*dict(learn.model.named_parameters())}
         self.special = self.special + infinite(new)
 
     def after_step(self, learn):
@@ -85,8 +96,9 @@ class EMAS(Subscriber):
         decay = self.decay
         if self.warmup and isinstance(self.n, int): decay = min(decay, (1+self.n)/(10+self.n))
         elif self.warmup: decay = ((1+self.n)/(10+self.n)).clamp(max=decay)
-        share,now = (1-decay)*counted,floats(learn.model)
-        same = {name: (self.ema[name] == now[name], now[name]) for name in self.special}
+        share,now = (1-decay)*counted,self.aligned(learn)
+        same = {name: (self.ema[name] == now[name], now[name]) for name in self.special
+                if name in now}
         averages = [real(t) for t in self.ema.values()]
         targets = [real(now[name].to(t.dtype)) for name,t in self.ema.items()]
         if isinstance(share, torch.Tensor): share = [share.to(t) for t in averages]
@@ -94,10 +106,25 @@ class EMAS(Subscriber):
         for name,(equal,t) in same.items():     # equal values stay equal, infinite ones too
             self.ema[name] = torch.where(equal, t.to(self.ema[name].dtype), self.ema[name])
 
+    def aligned(self, learn):
+        "The model's tensors now; the average of a buffer that has changed its shape begins anew."
+        now = floats(learn.model)
+        for name in self.ema.keys() - now.keys(): del self.ema[name]
+        for name,mean in [*self.ema.items()]:
+            if mean.shape != now[name].shape: self.ema[name] = wide(now[name])
+        return now
+    def renew_special(self, named):
+        "Where a buffer has become infinite, such as a mask, its present value stands."
+        for name in self.ema.keys() - self.parameters:
+            mean,t = self.ema[name],named[name]
+            self.ema[name] = torch.where(mean.isnan(), t.to(mean.dtype), mean)
+
     def swap(self, learn):
         "Exchange the model's weights with the average."
-        self.swapped,named = not self.swapped,floats(learn.model)
+        self.swapped = not self.swapped
+        named = self.aligned(learn) if self.swapped else floats(learn.model)
         if self.swapped:
+            self.renew_special(named)
             self.raw = {name: named[name].data for name in self.ema}
             for name,average in self.ema.items(): named[name].data = average.to(named[name].dtype)
         else:
@@ -113,10 +140,7 @@ class EMAS(Subscriber):
     def before_validate(self, learn):
         if self.ema is None: return
         self.swap(learn)
-        model = learn.model   # also under the second name of a tied weight
-        learn.weights_in_use = {name: t.detach().data for name,t in (
-            *model.named_parameters(remove_duplicate=False),
-            *model.named_buffers(remove_duplicate=False))}
+        learn.weights_in_use = in_use(learn.model)
     def cleanup_validate(self, learn):
         if self.swapped: self.swap(learn)
     def after_fit(self, learn):
@@ -135,7 +159,8 @@ class EMAS(Subscriber):
                 setattr(self, mine, {k: t.clone() for k,t in saved.items()})
             else:
                 for name,t in saved.items():
-                    if name in getattr(self, mine): getattr(self, mine)[name].copy_(t)
+                    old = getattr(self, mine).get(name)
+                    if old is not None and old.shape == t.shape: old.copy_(t)
                     else: getattr(self, mine)[name] = t.clone()
         self.special = infinite(self.ema)
 
@@ -205,8 +230,8 @@ class MeanWeights:
         self.mean = {k: t.clone() for k,t in state['mean'].items()}
 
 class SWAS(Subscriber):
-    "Average the weights of the last epochs, and leave the average in the model at the end."
-    asleep = False
+    "Average the weights of the last epochs, validate it, and leave it in the model at the end."
+    asleep,raw,validated,sets = False,None,None,('average',)
     def __init__(self,
         start:float=0.75, # Share of the fit after which averaging begins, in `[0, 1)`
     ):
@@ -214,14 +239,17 @@ class SWAS(Subscriber):
             f'got {start}; 0.75 averages the last quarter of the epochs')
         self.start,self.averaged,self.n_batches = start,None,0
 
+    def after_create(self, learn): check_one_setter(learn, self)
     def before_fit(self, learn):
         if self.asleep: return
+        self.raw = self.validated = learn.weights_in_use = None
         self.averaged,self.n_batches = MeanWeights(),0
         self.n_planned = planned_steps(learn, learn.n_epochs)
         self.limited = any(hasattr(s, 'steps_in_fit') for s in learn.subs)
         self.asks = [s.fit_progress for s in learn.subs if hasattr(s, 'fit_progress')]
     def before_train(self, learn):
         if self.asleep: return
+        self.validated = learn.weights_in_use = None
         self.share = learn.epoch/learn.n_epochs
         if self.limited and self.n_planned: self.share = learn.n_steps/self.n_planned
         for ask in self.asks: self.share = ask(learn, self.share)
@@ -230,15 +258,45 @@ class SWAS(Subscriber):
         if self.asleep or not learn.training: return
         self.n_batches = max(self.n_batches, learn.iter+1)
         if self.share >= self.start: self.averaged.update_parameters(learn.model)
-    def after_fit(self, learn):
-        if self.asleep or 'train' not in dict(learn.passes): return
-        if not self.averaged.n_averaged: return warnings.warn('SWAS: no epoch began in the last '
-            f'{1-self.start:.0%} of the fit, so nothing was averaged; choose a smaller `start`')
+    def before_validate(self, learn):
+        "Put the average into the model, with norms of its own, for the validation."
+        if self.asleep or not self.averaged.n_averaged or self.raw: return
+        named = self.named(learn)
+        self.raw = {name: t.data for name,t in named.items()}
+        for t in named.values(): t.data = t.data.clone()
+        if self.validated is None: self.put(learn)
+        else: self.put_validated(learn)   # a second validation set
+        learn.weights_in_use = self.validated = in_use(learn.model)
+    def named(self, learn):
+        "What an average replaces: averaged parameters, and buffers."
+        named = {k: p for k,p in learn.model.named_parameters() if k in self.averaged.mean}
+        return {**named, **dict(learn.model.named_buffers())}
+    def cleanup_validate(self, learn):
+        named = self.named(learn) if self.raw else {}
+        for name,t in (self.raw or {}).items(): named[name].data = t.to(named[name].device)
+        self.raw = None
+    @torch.no_grad()
+    def put_validated(self, learn):
+        for name,t in in_use(learn.model).items(): t.copy_(self.validated[name])
+    def put(self, learn):
+        "Put the average into the model, and let its norms collect their statistics."
         self.averaged.put_into(learn.model)
         self.asleep = True
         try: renew_norms(learn, self.n_batches)
         finally: self.asleep = False
+    def after_fit(self, learn):
+        if self.asleep or 'train' not in dict(learn.passes): return
+        if not self.averaged.n_averaged: return warnings.warn('SWAS: no epoch began in the last '
+            f'{1-self.start:.0%} of the fit, so nothing was averaged; choose a smaller `start`')
+        if self.validated is None: self.put(learn)
+        else: self.put_validated(learn)
     after_cancel_fit = after_fit
-    def state_dict(self): return self.averaged.state_dict() if self.averaged else {}
+    def cleanup_fit(self, learn):
+        if not self.asleep: learn.weights_in_use = self.validated = None
+    def state_dict(self):
+        if not self.averaged: return {}
+        return dict(self.averaged.state_dict(), raw=dict(self.raw or {}))
     def load_state_dict(self, state):
-        if state and self.averaged: self.averaged.load_state_dict(state)
+        if not (state and self.averaged): return
+        self.averaged.load_state_dict(state)
+        self.raw = {k: t.clone() for k,t in state.get('raw', {}).items()} or None

@@ -1,0 +1,303 @@
+"""Parts that are right alone are right together: neighbours of what public bug reports found.
+
+    python -m pytest tests/test_together.py -k weights    runs one kind
+"""
+import math
+import warnings
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from nntrain.all import *
+from nntrain.checkpoint.folder import resume
+from nntrain.variants.gan import TurnLossesS, hinge
+
+CASES = {}   # (kind, what meets what) -> function that asserts
+
+
+def case(kind, what):
+    def register(function):
+        assert (kind, what) not in CASES, what
+        CASES[kind, what] = function
+        return function
+    return register
+
+
+def mlp(*middle): return nn.Sequential(nn.Linear(4, 6), *(middle or [nn.Tanh()]), nn.Linear(6, 2))
+
+
+def data(n=8, bad=()):
+    "Batches of four and five samples; those in `bad` have a NaN."
+    generator, found = torch.Generator().manual_seed(0), []
+    for i in range(n):
+        x = torch.randn(4 + i % 2, 4, generator=generator)
+        y = (x.sum(1) > 0).long()
+        if i in bad: x[0, 0] = math.nan
+        found.append((x, y))
+    return found
+
+
+def learner(*subs, model=None, train=None, valid=None, loss=F.cross_entropy, cls=Learner,
+            optim=torch.optim.SGD, lr=0.1, **kwargs):
+    torch.manual_seed(1)
+    dls = DataLoaders(data() if train is None else train, data(4) if valid is None else valid)
+    return cls(mlp() if model is None else model, dls, loss, optim, lr, list(subs), **kwargs)
+
+
+def weights(learn): return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
+
+
+def near(a, b, eps=1e-5):
+    "Whether numbers in dicts, lists and tensors are equal up to rounding."
+    if isinstance(a, torch.Tensor): a, b = a.tolist(), b.tolist()
+    if isinstance(a, dict): return a.keys() == b.keys() and all(near(a[k], b[k], eps) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(near(x, y, eps) for x, y in zip(a, b))
+    return a == b or isinstance(a, (int, float)) and (abs(a-b) < eps or a != a and b != b)
+
+
+def valid_loss(learn):
+    learn.fit(1, train=False)
+    return learn.row['loss']
+
+
+def valid_rows(learn): return [row['loss'] for row in learn.history.rows if row['mode'] == 'valid']
+
+
+# 1: the weights that were validated are those that are kept, saved, loaded and left
+
+class Growing(nn.Module):
+    "Has a buffer that grows with the batches."
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+        self.register_buffer('seen', torch.zeros(0))
+    def forward(self, x):
+        if self.training and len(self.seen) < 12: self.seen = torch.cat([self.seen, x[:1, 0].detach()])
+        return self.linear(x)
+
+
+class LateMask(nn.Module):
+    "Fills its mask with -inf in the third batch."
+    def __init__(self):
+        super().__init__()
+        self.linear, self.n = nn.Linear(4, 2), 0
+        self.register_buffer('mask', torch.zeros(4))
+    def forward(self, x):
+        self.n += 1
+        if self.n == 3: self.mask[3] = -math.inf
+        return self.linear((x + self.mask).softmax(1))
+
+
+AVERAGES = {'no average': lambda: [], 'EMA': lambda: [EMAS(0.5)], 'SWA': lambda: [SWAS(0.3)]}
+MODELS = {'a perceptron': mlp, 'batch norm': lambda: mlp(nn.BatchNorm1d(6)), 'a growing buffer': Growing,
+          'a mask filled later': LateMask}
+
+
+def left_is_validated(average, model, reverse):
+    subs = [MetricsS(show=False), RecorderS(), *AVERAGES[average]()]
+    learn = learner(*(subs[::-1] if reverse else subs), model=MODELS[model]())
+    learn.fit(4)
+    assert near(valid_rows(learn)[-1], valid_loss(learn))
+
+
+def best_is_validated(average, model, folder):
+    "KeepBest, the best checkpoint and a file saved then all have the best row's value."
+    def save(learn): learn.save(folder/f'{learn.epoch}.safetensors')
+    subs = [MetricsS(show=False), RecorderS(), *AVERAGES[average](), KeepBestS()]
+    learn = learner(*subs, model=MODELS[model](), lr=0.5)
+    with learn.on('after_full_epoch', save, order=30):
+        learn.fit(5, subs=CheckpointS(folder/'run', best='loss'))
+    best = min(rows := valid_rows(learn))
+    assert near(valid_loss(learn), best)
+    other = learner(MetricsS(show=False), *AVERAGES[average](), model=MODELS[model](), lr=0.5)
+    other.load(folder/f'{rows.index(best)}.safetensors')
+    assert near(valid_loss(other), best)
+    fresh = learner(*subs, model=MODELS[model](), lr=0.5)
+    fresh.load_state_dict(resume(folder/'run', best=True))
+    assert near(valid_loss(fresh), best)
+
+
+def resumed_is_whole(average, tmp_path):
+    "A run that stops in a validation pass goes on as if it had not."
+    def run(state=None):
+        states = []
+        learn = learner(MetricsS(show=False), *AVERAGES[average](), model=mlp(nn.BatchNorm1d(6)))
+        learn.on('after_batch', lambda learn: states.append(learn.state_dict()), order=30)
+        learn.fit(3, resume=state)
+        return weights(learn), learn.row['loss'], states
+    whole, loss, states = run()
+    for at in (len(states)-2, 2*len(states)//3 - 2, 5):
+        again, other, _ = run(states[at])
+        assert torch.equal(whole, again) and near(loss, other), at
+
+
+for average in AVERAGES:
+    for model in MODELS:
+        for reverse in False, True:
+            case('weights', f'{average} meets {model}, {"other" if reverse else "one"} order')(
+                partial(left_is_validated, average, model, reverse))
+        if model in ('a perceptron', 'batch norm'): case('weights', f'best of {average}, {model}')(
+            lambda tmp_path, a=average, m=model: best_is_validated(a, m, tmp_path))
+    case('weights', f'{average} meets a resume')(lambda tmp_path, a=average: resumed_is_whole(a, tmp_path))
+
+
+@case('weights', 'EMA and SWA are refused together')
+def _():
+    for subs in [EMAS(), SWAS()], [SWAS(), EMAS()]:
+        with pytest.raises(ValueError, match='sets `average` too'): learner(*subs)
+
+
+@case('weights', 'SWA under accumulation, fp16, a limit in steps')
+def _():
+    for sub in GradientAccumulationS(2), MixedPrecisionS('bf16'), GradientClipS(0.1):
+        learn = learner(MetricsS(show=False), RecorderS(), SWAS(0.3), sub, model=mlp(nn.BatchNorm1d(6)))
+        learn.fit_for(n_steps=20)
+        assert near(valid_rows(learn)[-1], valid_loss(learn), 1e-4)
+
+
+# 3: withheld and missing steps; one clock on the host's and on the device's way
+
+class GradientNaN(nn.Module):
+    "A linear layer whose gradient is NaN for inputs with a NaN."
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 2)
+    def forward(self, x):
+        out = self.linear(x.nan_to_num())
+        if x.isnan().any() and self.training: out.register_hook(lambda g: g*math.nan)
+        return out
+
+
+def guarded(on_device, *subs, fit='fit_one_cycle', bad=(3,), model=mlp, **kwargs):
+    "Everything that counts, after two epochs with a faulty batch that is skipped."
+    torch.manual_seed(1)
+    recorder, ema = RecorderS(), EMAS(0.5)
+    guard, smooth = StopOnNaNS('skip', on_device=on_device), SmoothLossS(0.9)
+    learn = learner(MetricsS(accuracy, show=False), recorder, ema, guard, smooth,
+                    *(sub(on_device) for sub in subs), train=data(bad=bad), model=model(), **kwargs)
+    getattr(learn, fit)(2)
+    tables = {str(key): {k: v.tolist() for k, v in table.items()}
+              for key, table in recorder.history.tables.items()}
+    return dict(weights=weights(learn), clocks=[learn.train_iter, learn.n_steps, learn.n_samples],
+                tried=learn.counts['withheld'], bad=guard.n_bad, rows=recorder.history.rows,
+                tables=tables, averaged=int(ema.n), smooth=float(learn.smooth_loss))
+
+
+def same_both_ways(*subs, **kwargs):
+    host, device = guarded(False, *subs, **kwargs), guarded(True, *subs, **kwargs)
+    for name in host: assert near(host[name], device[name]), (name, host[name], device[name])
+    assert host['bad'] and all(map(math.isfinite, host['weights'].tolist()))
+
+
+def clip(_): return GradientClipS(0.1)
+def grouped(_): return GradientAccumulationS(3)
+def scaled(on_device): return MixedPrecisionS('fp16', 2.**10, on_device=on_device)
+
+
+SKIPS = {
+    'one cycle': dict(), 'a constant rate': dict(fit='fit'), 'a flat and a cosine part': dict(fit='fit_flat_cos'),
+    'momentum': dict(optim=partial(torch.optim.SGD, momentum=0.9)), 'Adam': dict(optim=torch.optim.Adam),
+    'the first and the last batch': dict(bad=(0, 7)), 'two in a row': dict(bad=(3, 4)),
+    'NaN gradients': dict(model=GradientNaN), 'SAM': dict(cls=SAMLearner, fit='fit'),
+}
+for name, kwargs in SKIPS.items():
+    case('withheld', f'a NaN meets {name}')(partial(same_both_ways, **kwargs))
+for name, subs in {'clipping': [clip], 'accumulation': [grouped], 'accumulation and clipping': [clip, grouped],
+                   'fp16': [scaled], 'fp16, accumulation and clipping': [scaled, grouped, clip]}.items():
+    case('withheld', f'a NaN meets {name}')(partial(same_both_ways, *subs))
+case('withheld', 'NaN gradients meet accumulation')(partial(same_both_ways, grouped, model=GradientNaN))
+
+
+class SeededGAN(GANLearner):
+    "Its noise depends on the batch and the turn alone."
+    def make_noise(self, n, seed=None):
+        generator = torch.Generator().manual_seed(100*self.epoch + 2*self.iter + (self.turn == 'generator'))
+        return torch.randn(n, self.n_noise, generator=generator)
+
+
+def gan_both_ways(k=1, fit='fit', spoil=False):
+    "A NaN in the data of a discriminator's turn, or in its gradient."
+    found = []
+    for on_device in False, True:
+        torch.manual_seed(2)
+        recorder, guard, discriminator = RecorderS(), StopOnNaNS('skip', on_device=on_device), nn.Linear(4, 1)
+        learn = learner(MetricsS(show=False), TurnLossesS(), recorder, guard, ema := EMAS(0.5),
+            train=[(x,) for x, _ in data(bad=() if spoil else (3,))], model=nn.Linear(3, 4), loss=hinge,
+            cls=SeededGAN, optim=torch.optim.Adam, discriminator=discriminator, n_noise=3, k=k,
+            valid=False)
+        learn.dls.valid = None
+        def plant(learn):
+            if learn.iter == 2 and learn.turn == 'discriminator': discriminator.weight.grad[0, 0] = math.nan
+        if spoil: learn.on('after_backward', plant)
+        getattr(learn, fit)(2)
+        rows = [{k: v for k, v in row.items() if not isinstance(v, str)} for row in recorder.history.rows]
+        found.append(dict(weights=torch.cat([weights(learn), discriminator.weight.detach().flatten()]),
+            clocks=[learn.train_iter, learn.n_steps, learn.n_samples, learn.n_discriminator_steps],
+            bad=guard.n_bad, rows=rows, averaged=int(ema.n)))
+    for name in found[0]: assert near(found[0][name], found[1][name]), (name, found)
+    assert found[0]['bad'] == 2*(k if spoil else 1)
+
+
+for name, kwargs in {'a turn of the discriminator': {}, 'one of two turns': dict(k=2),
+                     'one cycle': dict(fit='fit_one_cycle'), 'its gradient': dict(spoil=True)}.items():
+    case('withheld', f'a NaN in a GAN meets {name}')(partial(gan_both_ways, **kwargs))
+
+
+# 4: several optimizers, closures
+
+REFUSED = {
+    'fp16': (lambda: MixedPrecisionS('fp16'), {}, 'scales or clears gradients'),
+    'a guard that skips': (lambda: StopOnNaNS('skip'), {}, 'scales or clears gradients'),
+    'accumulation': (lambda: GradientAccumulationS(2), {}, 'scales or clears gradients'),
+    'LBFGS': (lambda: GradientClipS(math.inf), dict(optim=torch.optim.LBFGS), 'zero_grad keeps'),
+}
+for name, (sub, kwargs, words) in REFUSED.items():
+    def refused(sub=sub, kwargs=kwargs, words=words):
+        with pytest.raises(ValueError, match=words):
+            learner(sub(), cls=MomentumLearner, **kwargs).fit(1)
+    case('optimizers', f'MomentumLearner refuses {name}')(refused)
+
+
+class TwoOptimizers(Learner):
+    def make_opt(self):
+        self.opt = self.optim_class(self.model[0].parameters(), self.lr)
+        self.last_opt = self.optim_class(self.model[2].parameters(), self.lr)
+    def step(self): self.opt.step(), self.last_opt.step()
+    def zero_grad(self): self.opt.zero_grad(), self.last_opt.zero_grad()
+
+
+TOGETHER = {
+    'clipping and a guard': lambda: [GradientClipS(0.1), StopOnNaNS('skip')],
+    'a guard of the device': lambda: [StopOnNaNS('skip', on_device=True)],
+    'accumulation and EMA': lambda: [GradientAccumulationS(3), EMAS(0.5)],
+    'fp16, accumulation and a plateau': lambda: [MixedPrecisionS('fp16', 2.**26), GradientAccumulationS(2),
+                                                  ReduceLROnPlateauS('train loss', patience=1, min_delta=9.)],
+    'SWA': lambda: [SWAS(0.3)],
+    "torch's schedule": lambda: [TorchScheduleS(partial(torch.optim.lr_scheduler.ExponentialLR, gamma=0.8))],
+}
+for name, subs in TOGETHER.items():
+    def alike(subs=subs):
+        found = []
+        for cls in Learner, TwoOptimizers:
+            learn = learner(MetricsS(show=False), *subs(), cls=cls, train=data(bad=(3,)), lr=0.5)
+            learn.fit(3)
+            found.append([weights(learn).tolist(), learn.n_steps, learn.row['loss']])
+        assert near(*found), found
+    if 'guard' not in name: continue
+    case('optimizers', f'two of them meet {name}')(alike)
+
+
+NAMES = [f'{kind}: {what}' for kind, what in CASES]
+
+
+@pytest.mark.parametrize('at', range(len(NAMES)), ids=NAMES)
+def test_together(at, tmp_path):
+    function = [*CASES.values()][at]
+    code = getattr(function, '__code__', None)
+    torch.manual_seed(0)
+    with warnings.catch_warnings(action='ignore'):
+        function(tmp_path) if code and 'tmp_path' in code.co_varnames[:code.co_argcount] else function()
