@@ -3,6 +3,8 @@
 `nt.Learner` and `from nntrain import Learner, MetricsS` work for every name of `nntrain.all`; the
 module that defines a name is imported when the name is first asked for."""
 __version__ = "0.1.0"
+TYPE_CHECKING = False  # True for type checkers alone
+if TYPE_CHECKING: from nntrain.all import *
 
 
 def _homes():

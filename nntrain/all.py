@@ -65,3 +65,30 @@ from nntrain.variants.gan import GANLearner, SamplesS
 from nntrain.interop.accelerate import AcceleratorS
 from nntrain.interop.hub import from_hub
 from nntrain.interop.optuna import PruneS
+
+# Written by tools/stubs.py, for type checkers
+__all__ = [
+    'DECIDE', 'GROUP', 'MEASURE', 'PRECISION', 'PREPARE', 'SAVE', 'SHOW', 'TRANSFORM',
+    'CancelException', 'CancelFitException', 'CancelFullEpochException', 'CancelEpochException',
+    'CancelTrainException', 'CancelValidateException', 'CancelBatchException',
+    'CancelPredictException', 'CancelLossException', 'CancelBackwardException',
+    'CancelStepException', 'Publisher', 'PublishEvents', 'Subscriber', 'every', 'once', 'Stateful',
+    'Learner', 'split_batch', 'DataLoaders', 'MetricsS', 'SmoothLossS', 'accuracy', 'DeviceS',
+    'default_device', 'to_device', 'LRCurve', 'LRFindS', 'MomentumLearner', 'ProgressS',
+    'eight_bits', 'hf_ds_collate_fn', 'load_digits', 'kept_size', 'FetchLoader', 'OrderedLoader',
+    'TensorLoader', 'StreamLoader', 'endless', 'BatchTransformS', 'KeyedDataset', 'Normalize',
+    'normalize_for', 'seed_all', 'HardExampleSampler', 'Weighted', 'CutMixS', 'MixUpS',
+    'RandomErasingS', 'build_model', 'load_images', 'show_batch', 'Perplexity', 'SequenceDataset',
+    'GroupedOptim', 'HyperParams', 'layer_groups', 'Curve', 'combine', 'constant', 'cosine',
+    'exponential', 'flat_cos', 'linear', 'one_cycle', 'polynomial', 'warm_restarts', 'FreezeS',
+    'ScheduleS', 'TorchScheduleS', 'EarlyStoppingS', 'KeepBestS', 'ReduceLROnPlateauS',
+    'OverfitBatchS', 'ShortEpochS', 'SingleBatchS', 'StopAfterS', 'GradientAccumulationS',
+    'GradientClipS', 'StopOnNaNS', 'ChannelsLastS', 'CompileS', 'MixedPrecisionS', 'EMAS', 'SWAS',
+    'ActivationRegularizationS', 'BatchNormFreezeS', 'ResetStateS', 'TimingS', 'stopwatch',
+    'SyncCounterS', 'ActivationStatsS', 'GradientStatsS', 'Hooks', 'synth_learner', 'History',
+    'compare', 'RecorderS', 'usual', 'CSVLoggerS', 'JSONLLoggerS', 'TrackerS', 'TensorBoardS',
+    'WandbS', 'MLflowS', 'read_checkpoint', 'CheckpointS', 'best_of', 'show_checkpoints',
+    'load_model', 'save_model', 'check_resume', 'Results', 'Preparation', 'find_preparation',
+    'Predictor', 'load_predictor', 'end_ranks', 'launch', 'my_place', 'start_ranks', 'Replicas',
+    'Shares', 'DistributedS', 'SAMLearner', 'DistillationLearner', 'GANLearner', 'SamplesS',
+    'AcceleratorS', 'from_hub', 'PruneS']

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from functools import partial
 
 import torch
-from fastcore.basics import patch
 from .data.loaders import FetchLoader, TensorLoader, drawn_seed
 from .data.cache import kept_or_decoded, kept_size
 from .data.decode import ScaleImages, decode_split, decoded_size, free_memory, image_columns
@@ -37,6 +36,45 @@ class DataLoaders:
         lines = [_describe(*item) for item in {'train': self.train, **valid}.items()]
         notes = [self.notes.get(line.split(':')[0]) for line in lines]
         return '\n'.join(f'{line}; {note}' if note else line for line,note in zip(lines, notes))
+
+    @classmethod
+    def from_hf_dd(cls,
+        dd,                          # `DatasetDict`, or any dict of datasets by name of split
+        batch_size:int,              # Rows per training batch; validation takes twice as many
+        collate_fn=hf_ds_collate_fn, # Makes a batch of a list of rows
+        budget=None,                 # Bytes for decoded data; None: a quarter of the free memory
+        n_batches=None,              # Batches per epoch of a training stream; None: to its end
+        device=None,                 # Where decoded data is kept if it fits, such as 'cuda'
+        cache=None,                  # Keep decoded data for the next start: True: by the dataset's
+                                     # own files, or a folder; None: decode at every start
+        target=None,                 # Name of the column that is the target, or a list; None:
+                                     # `label`, `labels`, or the only column of classes
+        **kwargs                     # `shuffle`, `sampler`, `drop_last`; what `DataLoader` takes
+    ):
+        "Loaders for `train` and for `validation`, `valid` or `test`, made the fastest way."
+        (name,train),(valid_name,valid) = _splits(dd)
+        _check_n_batches(n_batches, dd)
+        valid = _renumbered(valid, valid_name, train)
+        if flattens(collate_fn) is not None:      # a function of your own orders its batches itself
+            train,columns = _by_name(train, name, target)
+            if valid is not None: valid,_ = _by_name(valid, valid_name, target, columns)
+        if flattens(collate_fn) is not None:
+            for split,place in ((train, name), (valid, valid_name)): _check(split, place, target)
+        budget = free_memory()//4 if budget is None else budget
+        order = {k: kwargs.pop(k) for k in ('shuffle', 'sampler', 'drop_last') if k in kwargs}
+        if hasattr(train, '__len__'): order.setdefault('shuffle', 'sampler' not in order)
+        def make(split, *args):
+            by_row = flattens(collate_fn) is not None and _known_columns(split) is None
+            return _loader(split, *args, collate_fn=collate_fn, device=device, options=kwargs,
+                cache=cache, make_batch=TargetLast(collate_fn, target) if by_row else collate_fn)
+        first,note,used = make(train, name, batch_size, budget, order, n_batches)
+        second,remark = None,None
+        if valid is not None: second,remark,_ = make(valid, valid_name, 2*batch_size,
+                                                     budget-used, {})
+        dls = cls(first, second)
+        dls.notes = dict(train=note, valid=remark)
+        dls.classes = _classes(train, target) or _classes(valid, target)
+        return dls
 
 def _describe(name, loader):
     "One line about a loader: its type and, as far as it has them, number and size of its batches."
@@ -256,42 +294,3 @@ def _loader(split, name, batch_size, budget, order, n_batches=None, *, collate_f
     loader = FetchLoader(split, batch_size, make_batch, name, _reading(options) if large else {},
                          **order)
     return loader,f'read batch by batch: {why}',0
-
-# %% ../nbs/01_dataloaders.ipynb #ebb229d0
-@patch(cls_method=True)
-def from_hf_dd(cls:DataLoaders,
-    dd,                          # `DatasetDict`, or any dict of datasets by name of split
-    batch_size:int,              # Rows per training batch; validation takes twice as many
-    collate_fn=hf_ds_collate_fn, # Makes a batch of a list of rows
-    budget=None,                 # Bytes for decoded data; None: a quarter of the free memory
-    n_batches=None,              # Batches per epoch of a training stream; None: to its end
-    device=None,                 # Where decoded data is kept if it fits, such as 'cuda'
-    cache=None,                  # Keep decoded data for the next start: True: by the dataset's own
-                                 # files, or a folder; None: decode at every start
-    target=None,                 # Name of the column that is the target, or a list; None: `label`,
-                                 # `labels`, or the only column of classes
-    **kwargs                     # `shuffle`, `sampler`, `drop_last`, and what `DataLoader` takes
-):
-    "Loaders for `train` and for `validation`, `valid` or `test`, made the fastest way there is."
-    (name,train),(valid_name,valid) = _splits(dd)
-    _check_n_batches(n_batches, dd)
-    valid = _renumbered(valid, valid_name, train)
-    if flattens(collate_fn) is not None:      # a function of your own orders its batches itself
-        train,columns = _by_name(train, name, target)
-        if valid is not None: valid,_ = _by_name(valid, valid_name, target, columns)
-    if flattens(collate_fn) is not None:
-        for split,place in ((train, name), (valid, valid_name)): _check(split, place, target)
-    budget = free_memory()//4 if budget is None else budget
-    order = {k: kwargs.pop(k) for k in ('shuffle', 'sampler', 'drop_last') if k in kwargs}
-    if hasattr(train, '__len__'): order.setdefault('shuffle', 'sampler' not in order)
-    def make(split, *args):
-        by_row = flattens(collate_fn) is not None and _known_columns(split) is None
-        return _loader(split, *args, collate_fn=collate_fn, device=device, options=kwargs,
-            cache=cache, make_batch=TargetLast(collate_fn, target) if by_row else collate_fn)
-    first,note,used = make(train, name, batch_size, budget, order, n_batches)
-    second,remark = None,None
-    if valid is not None: second,remark,_ = make(valid, valid_name, 2*batch_size, budget-used, {})
-    dls = cls(first, second)
-    dls.notes = dict(train=note, valid=remark)
-    dls.classes = _classes(train, target) or _classes(valid, target)
-    return dls

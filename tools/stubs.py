@@ -3,22 +3,25 @@
     python tools/stubs.py [--check]
 
 Writes a `.pyi` beside each module with a class of CLASSES, to which pages add methods by `@patch`
-that users call, and beside nntrain/all.py and nntrain/__init__.py, whose names a checker would take
-for private. Everything is read from the exported modules and, for the attributes
-of a learner, from the table of nbs/02_learner.ipynb. `--check` changes nothing."""
+that users call, and the list of names at the end of nntrain/all.py. Everything is read from the
+exported modules and, for the attributes of a learner, from the table of nbs/02_learner.ipynb.
+`--check` changes nothing."""
 import ast
 import builtins
 import json
 import re
 import sys
+import textwrap
 from collections import defaultdict
 
 from pages import NBS, ROOT, text_of
 
 PACKAGE = ROOT/'nntrain'
+ALL = PACKAGE/'all.py'
+LIST = '# Written by tools/stubs.py, for type checkers\n'
 HEAD = '# Written by tools/stubs.py from the modules and pages: do not edit.\n'
 EVENT = re.compile('(before|after|cleanup)_|on_ranks$|_[^_]')
-CLASSES = {'Learner', 'DataLoaders', 'History', 'Results', 'TimingS', 'Preparation', 'StreamLoader',
+CLASSES = {'Learner', 'History', 'Results', 'TimingS', 'Preparation', 'StreamLoader',
            'OrderedLoader', 'SequenceDataset', 'CheckpointS'}
 TYPES = dict(
     lr='float', n_epochs='int', epoch='int', iter='int', n_done='int',
@@ -44,7 +47,7 @@ def trees():
 
 def public_names():
     "Name -> module, as nntrain/all.py imports them."
-    tree = ast.parse((PACKAGE/'all.py').read_text(encoding='utf-8'))
+    tree = ast.parse(ALL.read_text(encoding='utf-8'))
     return {alias.name: node.module for node in tree.body if isinstance(node, ast.ImportFrom)
             for alias in node.names}
 
@@ -202,10 +205,11 @@ def module_stub(name, modules, patches):
     return HEAD + '\n'.join([*sorted(used), text])
 
 
-def reexports(homes, *more):
-    "The text of a stub that passes on names from elsewhere."
-    lines = [f'from {home} import {name} as {name}' for name, home in homes.items()]
-    return HEAD + '\n'.join([*lines, *more]) + '\n'
+def with_all(source, homes):
+    "nntrain/all.py with the list of its names, without which a checker takes them for private."
+    names = textwrap.fill(', '.join(map(repr, homes)), 100, initial_indent='    ',
+                          subsequent_indent='    ')
+    return f'{source.partition(LIST)[0].rstrip()}\n\n{LIST}__all__ = [\n{names}]\n'
 
 
 def stubs():
@@ -223,15 +227,14 @@ def stubs():
             if cls in CLASSES: wanted.add(home)
     found = {PACKAGE/f"{name.replace('.', '/')}.pyi": module_stub(name, modules, patches)
              for name in sorted(wanted)}
-    found[PACKAGE/'all.pyi'] = reexports(homes)
-    found[PACKAGE/'__init__.pyi'] = reexports(homes, '__version__: str')
+    found[ALL] = with_all(ALL.read_text(encoding='utf-8'), homes)
     return found
 
 
 def outdated():
     "Stubs that are not what they should be."
     wanted = stubs()
-    there = {path: path.read_text(encoding='utf-8') for path in PACKAGE.rglob('*.pyi')}
+    there = {path: path.read_text(encoding='utf-8') for path in (*PACKAGE.rglob('*.pyi'), ALL)}
     return sorted(path.relative_to(ROOT).as_posix() for path in {*wanted, *there}
                   if wanted.get(path) != there.get(path))
 
