@@ -203,6 +203,8 @@ def split_batch(
     if isinstance(batch, (tuple,list)):
         n = n_inp or max(len(batch)-1, 1)
         return tuple(batch[:n]),tuple(batch[n:])
+    if hasattr(batch, 'num_graphs'):    # of torch_geometric: graphs with their targets in them
+        return (batch,),() if getattr(batch, 'y', None) is None else (batch.y,)
     if not isinstance(batch, Mapping): raise TypeError(f'a batch must be a tuple, list or dict, '
         f'got {type(batch).__name__}: have the loader wrap a single tensor as `(x,)`, or give a '
         'function that splits it, `n_inp=lambda batch: ((inputs,), (targets,))`')
@@ -270,10 +272,18 @@ def output_parts(
     else: return {}
     return parts if 'loss' in parts or any(name.endswith('logits') for name in parts) else {}
 
+def is_losses(
+    output, # What a model returned
+)->bool:    # Whether it is a dict of losses, as models that find boxes return it in training
+    "Whether all that `output` has are numbers with names, and none of them is the loss."
+    return isinstance(output, Mapping) and bool(output) and 'loss' not in output and all(
+        isinstance(part, torch.Tensor) and not part.ndim for part in output.values())
+
 def loss_and_scores(
     output, # What a model returned
 )->tuple:   # Its loss, None if it gave none; its predictions, None if it gave the loss alone
     "Take the output of a model apart: the logits are the predictions, else all but the loss."
+    if is_losses(output): return sum(output.values()),None
     parts = output_parts(output)
     if not parts:
         items = output if isinstance(output, tuple) else (output,)
@@ -292,11 +302,17 @@ def predict_own(learn):
     batch,(xb,yb) = learn.batch,split_batch(learn.batch, learn.n_inp)
     if callable(learn.n_inp): output = learn.model(**xb) if isinstance(xb, dict) else (
         learn.model(*xb, *yb))
-    else: output = learn.model(**batch) if isinstance(batch, Mapping) else learn.model(*batch)
+    elif isinstance(batch, Mapping): output = learn.model(**batch)
+    else: output = learn.model(*(batch if isinstance(batch, (tuple,list)) else xb))
     learn.own_loss,learn.preds = loss_and_scores(output)
+    if is_losses(output) and any(hasattr(sub, 'columns') for sub in learn.subs):
+        for name,part in output.items(): learn.log(name, part)
 
 def get_own_loss(learn):
     learn.loss = learn.own_loss
+    boxes = isinstance(learn.preds, (list,tuple)) and learn.preds and all(
+        isinstance(found, Mapping) for found in learn.preds)
+    if learn.loss is None and boxes and not learn.training: learn.loss = torch.tensor(math.nan)
     if learn.loss is None: raise ValueError('`loss_fn` is None, and the output of the model has '
         f'no loss: give a `loss_fn`, or the model its targets (the batch has '
         f'{[*learn.batch] if isinstance(learn.batch, Mapping) else len(learn.batch)})')

@@ -201,6 +201,7 @@ class Withheld:
 # %% ../nbs/04_metrics.ipynb #bbb93081
 class Columns:
     "Loss and metrics of a pass: updated by batch, computed with one read of the device."
+    lone = False   # True in a pass in which the model gives its loss alone
     def __init__(self,
         metrics:dict, # Name -> metric object or function, as `named_metrics` returns it
     ):
@@ -213,11 +214,14 @@ class Columns:
             if hasattr(metric, 'persistent'): metric.persistent(True)  # torchmetrics: keep sums
 
     def reset(self):
-        self.doubtful = Withheld()
+        self.doubtful,self.lone = Withheld(),False
         for column in self.by_name.values(): column.reset()
     def update(self, loss, preds, targets, n, withheld=None):
         placed = self.loss.placed
         self.loss.update(loss, n, withheld)
+        if preds is None:
+            self.lone = True
+            return
         if not placed: _move(self.objects, self.loss.total.device)
         preds = preds.detach() if isinstance(preds, torch.Tensor) else detached(preds)
         for function,mean in self.functions: mean.update(function(preds, targets), n, withheld)
@@ -228,7 +232,8 @@ class Columns:
         self.doubtful.settle()
         found = self.logged.compute()
         if not self.loss.count: return dict.fromkeys(self.by_name, math.nan) | read(found)
-        values = {k: _one_number(k, v.compute(), self.loss.total) for k,v in self.by_name.items()}
+        columns = {'loss': self.loss} if self.lone else self.by_name
+        values = {k: _one_number(k, v.compute(), self.loss.total) for k,v in columns.items()}
         return read({**values, **found})
 
 # %% ../nbs/04_metrics.ipynb #08b93583
@@ -286,7 +291,8 @@ class MetricsS(Subscriber):
         self.columns.logged.sums,self.waiting.sums = self.waiting.sums,{}
         self.measuring,self.n_done = True,0
     def after_batch(self, learn):
-        if learn.preds is None and self.metrics: raise ValueError(
+        alone = learn.preds is None and getattr(learn, 'own_loss', None) is None
+        if alone and self.metrics: raise ValueError(
             '`learn.preds` is None: a `predict` that is replaced or cancelled must set it')
         targets = learn.yb
         if len(targets) == 1: targets = targets[0]
@@ -296,7 +302,10 @@ class MetricsS(Subscriber):
         if learn.logged:
             for name,sums in learn.logged.items(): self.columns.logged.add(name, *sums, withheld)
     def after_epoch(self, learn):
-        learn.row.update(self.columns.compute())
+        found = self.columns.compute()
+        lossless = not learn.training and getattr(learn, 'own_loss', 0) is None
+        if lossless: del found['loss']  # losses in training, boxes in validation
+        learn.row.update(found)
         _warn_of_nan(learn.row, self.columns.logged.sums)
         self.columns.logged.reset()
         self.measuring = False

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from nntrain.all import *
+from nntrain.checkpoint.folder import resume
 
 
 def batches(make, sizes=(5, 6, 7), seed=0):
@@ -124,3 +125,299 @@ def test_a_batch_of_a_table_of_transformers(capsys):
     learn.show_batch()
     learn.show_results()
     plt.close('all')
+
+
+# Each function below makes a learner of one kind of client.
+
+def pieces(make, n=4, bs=4, **kwargs):
+    "Training and validation loaders over rows."
+    torch.manual_seed(0)
+    rows = [make(i) for i in range(n*bs)]
+    return DataLoaders(*(torch.utils.data.DataLoader(rows, bs, **kwargs) for _ in range(2)))
+
+
+def needs(name): return pytest.importorskip(name, reason=f'{name} is not installed')
+
+
+def text(*subs): return learner('classifier', *subs)
+def questions(*subs): return learner('questions', *subs)
+def masked(*subs): return learner('masked words', *subs)
+def sequences(*subs): return learner('T5', *subs)
+
+
+def lora(*subs):
+    peft = needs('peft')
+    model,make = small('classifier')
+    torch.manual_seed(0)
+    model = peft.get_peft_model(model, peft.LoraConfig(
+        task_type='SEQ_CLS', r=2, target_modules=['query', 'value'], lora_dropout=0.1))
+    dls = DataLoaders(batches(make), batches(make, (7, 5), seed=1))
+    return Learner(model, dls, None, torch.optim.AdamW, 1e-2, subs)
+
+
+def pictures(*subs):
+    timm = needs('timm')
+    torch.manual_seed(0)
+    model = timm.create_model('resnet18', num_classes=3, in_chans=1)
+    dls = pieces(lambda i: (torch.randn(1, 32, 32), i%3), n=2)
+    return Learner(model, dls, F.cross_entropy, torch.optim.SGD, 1e-2, subs)
+
+
+class Segmenter(torch.nn.Sequential):
+    def __init__(self):
+        conv = torch.nn.Conv2d
+        super().__init__(conv(1, 4, 3, padding=1), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
+                         conv(4, 3, 1))
+
+
+def segmentation(*subs):
+    torch.manual_seed(0)
+    dls = pieces(lambda i: (torch.randn(1, 8, 8), torch.randint(3, (8, 8))))
+    return Learner(Segmenter(), dls, F.cross_entropy, torch.optim.SGD, 0.1, subs)
+
+
+class Detector(torch.nn.Module):
+    "The protocol of torchvision's detection models: a dict of losses, or a list of boxes."
+    def __init__(self):
+        super().__init__()
+        self.body,self.head = torch.nn.Conv2d(3, 4, 3, stride=2),torch.nn.Linear(4, 5)
+    def forward(self, images, targets=None):
+        found = [self.head(self.body(image[None]).relu().mean((2, 3)))[0] for image in images]
+        found = torch.stack(found)
+        if not self.training: return [dict(boxes=one[None, :4], scores=one[4:]) for one in found]
+        boxes = torch.stack([target['boxes'].mean(0) for target in targets])
+        return dict(loss_box=F.smooth_l1_loss(found[:, :4], boxes),
+                    loss_object=F.softplus(-found[:, 4]).mean())
+
+
+def overlap(found, targets):
+    "A metric on boxes: how far the corners are from the mean of the wanted ones."
+    far = [(f['boxes'][0]-t['boxes'].mean(0)).abs().mean() for f,t in zip(found, targets)]
+    return torch.stack(far).mean()
+
+
+def detection(*subs):
+    torch.manual_seed(0)
+    dls = pieces(lambda i: (torch.rand(3, 8+i, 9), dict(boxes=torch.rand(1+i%3, 4))),
+                 collate_fn=lambda rows: tuple(zip(*rows)))
+    return Learner(Detector(), dls, None, torch.optim.Adam, 0.01, subs)
+
+
+def graph(*subs):
+    nn,data = needs('torch_geometric.nn'),needs('torch_geometric.data')
+    class Graphs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv,self.head = nn.GCNConv(4, 8),torch.nn.Linear(8, 2)
+        def forward(self, batch):
+            x = self.conv(batch.x, batch.edge_index).relu()
+            return self.head(nn.global_mean_pool(x, batch.batch))
+    torch.manual_seed(0)
+    edges = torch.tensor([[0, 1, 2], [1, 2, 0]])
+    rows = [data.Data(x=torch.randn(3+i%3, 4), edge_index=edges, y=torch.tensor([i%2]))
+            for i in range(10)]
+    loader = needs('torch_geometric.loader').DataLoader
+    dls = DataLoaders(loader(rows, 4), loader(rows, 4))
+    return Learner(Graphs(), dls, F.cross_entropy, torch.optim.Adam, 0.01, subs)
+
+
+class Autoencoder(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.encode,self.decode = torch.nn.Linear(8, 4),torch.nn.Linear(2, 8)
+    def forward(self, x):
+        mean,log_var = self.encode(x).chunk(2, dim=1)
+        z = mean + torch.randn_like(mean)*(log_var/2).exp() if self.training else mean
+        return self.decode(z),mean,log_var
+
+
+def elbo(found, x):
+    decoded,mean,log_var = found
+    return F.mse_loss(decoded, x) + (mean**2 + log_var.exp() - 1 - log_var).mean()/2
+
+
+def autoencoder(*subs):
+    def pair(i):
+        x = torch.randn(8)
+        return x,x
+    torch.manual_seed(0)
+    return Learner(Autoencoder(), pieces(pair), elbo, torch.optim.Adam, 0.01, subs)
+
+
+class Diffusion(torch.nn.Module):
+    "Predicts the noise; its loss is its own, so that noise and time are drawn with the batch."
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(9, 8)
+    def forward(self, x):
+        noise,t = torch.randn_like(x),torch.rand(len(x), 1)
+        said = self.net(torch.cat([(1-t)*x + t*noise, t], dim=1))
+        return F.mse_loss(said, noise),said
+
+
+def diffusion(*subs):
+    torch.manual_seed(0)
+    return Learner(Diffusion(), pieces(lambda i: (torch.randn(8),)), None, torch.optim.Adam, 0.01,
+                   subs)
+
+
+class Twins(torch.nn.Linear):
+    def forward(self, one, other): return super().forward(one),super().forward(other)
+
+
+def nt_xent(found):
+    "SimCLR: each row of one view is to find its twin among the rows of the other."
+    one,other = [F.normalize(part, dim=1) for part in found]
+    return F.cross_entropy(one @ other.T / 0.5, torch.arange(len(one)))
+
+
+def contrastive(*subs):
+    torch.manual_seed(0)
+    dls = pieces(lambda i: (torch.randn(8), torch.randn(8)))
+    return Learner(Twins(8, 4), dls, nt_xent, torch.optim.Adam, 0.01, subs, n_inp=2)
+
+
+class Triplets(torch.nn.Linear):
+    def forward(self, *three): return tuple(map(super().forward, three))
+
+
+def triplets(*subs):
+    torch.manual_seed(0)
+    dls = pieces(lambda i: tuple(torch.randn(3, 8)))
+    return Learner(Triplets(8, 4), dls, lambda found: F.triplet_margin_loss(*found),
+                   torch.optim.Adam, 0.01, subs, n_inp=3)
+
+
+def reinforce(*subs):
+    "Pull the better of three arms; the reward is drawn in the loss."
+    def loss(scores):
+        said = torch.distributions.Categorical(logits=scores)
+        action = said.sample()
+        return -(said.log_prob(action)*(action == 1)).mean()
+    torch.manual_seed(0)
+    return Learner(torch.nn.Linear(2, 3), pieces(lambda i: (torch.ones(2),)), loss,
+                   torch.optim.Adam, 0.05, subs)
+
+
+def webdataset(*subs):
+    wds = needs('webdataset')
+    torch.manual_seed(0)
+    rows = [dict(x=torch.randn(4), y=i%2) for i in range(12)]
+    def loader():
+        data = wds.DataPipeline(wds.SimpleShardList(['a']), lambda shards: (
+            dict(row) for _ in shards for row in rows), wds.to_tuple('x', 'y'), wds.batched(4))
+        return wds.WebLoader(data, batch_size=None).with_length(3)   # for schedules
+    return Learner(torch.nn.Linear(4, 2), DataLoaders(loader(), loader()), F.cross_entropy,
+                   torch.optim.SGD, 0.1, subs)
+
+
+# lines or arguments beyond `Learner(model, dls, loss, optimizer, lr)`; where an export can be, its
+# format
+CLIENTS = {
+    'transformers text': (text, 0, None), 'question answering': (questions, 0, None),
+    'masked LM': (masked, 0, None), 'seq2seq': (sequences, 0, None), 'LoRA': (lora, 0, None),
+    'timm': (pictures, 0, 'pt2'), 'segmentation': (segmentation, 0, 'pt2'),
+    'detection': (detection, 0, None), 'graph': (graph, 0, None),
+    'VAE': (autoencoder, 0, None), 'diffusion': (diffusion, 0, None),
+    'SimCLR': (contrastive, 1, None), 'triplets': (triplets, 1, None),
+    'REINFORCE': (reinforce, 0, None), 'webdataset': (webdataset, 1, None)}
+DONE = {}
+
+
+def weights(learn): return [t.clone() for t in learn.model.state_dict().values()]
+def same(a, b): return len(a) == len(b) and all(map(torch.equal, a, b))
+
+
+@pytest.mark.parametrize('kind', CLIENTS)
+def test_every_kind_of_client_through_every_verb(kind, tmp_path):
+    make,lines,ending = CLIENTS[kind]
+    states = []
+    def keep(learn):
+        if learn.training and learn.epoch == 1 and learn.iter == 0: states.append(
+            learn.state_dict())
+    whole = make()
+    whole.on('after_batch', keep, order=SAVE+1)
+    torch.manual_seed(1)
+    whole.fit(2)
+    done = ['fit']
+    assert whole.n_samples > 0 and all(t.isfinite().all() for t in weights(whole))
+    part = make()
+    part.fit(2, resume=states[0])
+    assert same(weights(part), weights(whole))
+    done.append('resume')
+
+    before = weights(part)
+    row = part.validate()
+    assert row == part.validate() or kind in ('diffusion', 'REINFORCE')    # these draw
+    found = part.get_preds()[0]
+    assert len(first_of(found)) >= 8
+    assert len(part.lr_find(n_batches=10, repeats=1, tries=0).lrs)
+    assert same(weights(part), before)
+    done += ['validate', 'get_preds', 'lr_find']
+
+    part.fit_one_cycle(1, 1e-3, subs=EMAS(0.9))
+    assert not same(weights(part), before)
+    done += ['one cycle', 'EMA']
+    part.save(tmp_path/'model.safetensors')
+    again = make()
+    again.load(tmp_path/'model.safetensors')
+    assert same(weights(again), weights(part))
+    done.append('save/load')
+    if ending:
+        path = part.export(tmp_path/f'model.{ending}')
+        assert path.exists()
+        done.append('export')
+    DONE[kind] = lines,done
+
+
+def test_table_of_the_kinds(capsys):
+    "What was tried above; a kind whose library is missing has no line."
+    with capsys.disabled():
+        print(f"\n{'kind':20} lines  tried")
+        for kind,(lines,done) in DONE.items(): print(f"{kind:20} {lines:5}  {', '.join(done)}")
+    assert all(len(done) >= 8 and lines <= 3 for lines,done in DONE.values())
+
+
+def test_a_run_with_adapters_alone_in_its_checkpoints_resumes_exactly(tmp_path):
+    "Kills at four moments; the base is in no checkpoint, and another base is refused."
+    needs('peft')
+    assert check_resume(lora, at=[('after_batch', 2), ('after_step', 3), ('before_validate', 1),
+                                  ('after_full_epoch', 1)], trainable=True)
+    learn = lora()
+    learn.fit(1, subs=CheckpointS(tmp_path/'run', trainable=True))
+    names = {*resume(tmp_path/'run')['objects']['model']}
+    assert names and all('lora_' in name or 'modules_to_save' in name for name in names)
+    size = sum(file.stat().st_size for file in (tmp_path/'run').rglob('*.safetensors'))
+    trained = sum(p.numel()*p.element_size() for p in learn.model.parameters() if p.requires_grad)
+    assert size < 4*trained + 20_000     # weights, two moments, generators
+    other = lora()
+    with torch.no_grad(): next(other.model.parameters()).add_(1)
+    with pytest.raises(ValueError, match='frozen rest differs here'):
+        other.fit(2, subs=CheckpointS(tmp_path/'run', trainable=True), resume=True)
+    average = EMAS(0.9)
+    learn.fit(1, subs=average)
+    assert all('lora_' in name or 'modules_to_save' in name for name in average.ema)
+    learn.save(tmp_path/'adapter.safetensors', trainable=True)
+    again = lora()
+    assert again.load(tmp_path/'adapter.safetensors') == []
+    assert same(weights(again), weights(learn))
+
+
+def test_boxes_and_graphs_are_counted_as_they_are():
+    "Rows of a detection model and of graphs, by hand."
+    learn = detection(MetricsS(overlap, show=False))
+    rows = []
+    learn.on('after_epoch', lambda learn: rows.append(dict(learn.row)), order=SAVE)
+    learn.fit(1)
+    assert {'loss', 'loss_box', 'loss_object'} < {*rows[0]} and 'overlap' not in rows[0]
+    assert rows[0]['loss'] == pytest.approx(rows[0]['loss_box'] + rows[0]['loss_object'], rel=1e-6)
+    found,targets = learn.get_preds()
+    assert len(found) == len(targets) == 16 and learn.n_samples == 16
+    assert 'loss' not in rows[1]
+    assert rows[1]['overlap'] == pytest.approx(overlap(found, targets).item(), rel=1e-5)
+    learn = graph(MetricsS(accuracy, show=False))
+    learn.fit(1)
+    preds,targets = learn.get_preds()
+    right = (preds.argmax(1) == targets).float().mean().item()
+    assert learn.n_samples == len(preds) == 10      # batches of 4, 4 and 2 graphs
+    assert learn.validate()['accuracy'] == pytest.approx(right)

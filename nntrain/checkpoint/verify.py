@@ -62,10 +62,10 @@ def _shake(learner, number):
 # %% ../../nbs/checkpoint/06_verify.ipynb #35d9a5e0
 class _Trial:
     "The runs to compare, each in its own process and, except for killed ones, its own folder."
-    def __init__(self, make, epochs, every_steps, folder):
+    def __init__(self, make, epochs, every_steps, folder, trainable=False):
         self.make = make if callable(make) else lambda: make
         self.learner,self.folder = None if callable(make) else make,Path(folder)
-        self.epochs,self.every_steps = epochs,every_steps
+        self.epochs,self.every_steps,self.trainable = epochs,every_steps,trainable
 
     def fit(self, name, kill=None, shake=0):
         def work():
@@ -76,7 +76,7 @@ class _Trial:
             # SIGKILL leaves what is in the machine's memory: no need to wait for the disk;
             # not in the background: it shall be known what was written when the kill comes
             saver = CheckpointS(self.folder/name, self.every_steps, fsync='fsync' in name,
-                                background=False)
+                                background=False, trainable=self.trainable)
             learn.fit(self.epochs, subs=saver, resume=True)
             write_checkpoint(self.folder/f'{name}.end', learn.state_dict(), counts)
         code = in_child(work, self.folder/f'{name}.log')
@@ -116,12 +116,13 @@ def check_resume(
     every_steps:int=2,  # Training batches between checkpoints
     times:int=1,        # How often each run is killed there before it may finish
     skip=('seconds',),  # Keys that are times on the clock, and differ
+    trainable=False,    # As for `CheckpointS`: whether frozen weights are left out
 )->list:                # For each kill: where, and the checkpoint that the run went on from
     "Kill runs, resume them, and compare them with an uninterrupted one; raise at a difference."
     import_module('torch._dynamo')  # optimizers import it late: here once, not in every copy
     rows = []
     with TemporaryDirectory() as folder:
-        trial = _Trial(make, epochs, every_steps, folder)
+        trial = _Trial(make, epochs, every_steps, folder, trainable)
         trial.fit('whole')
         usual = at is None
         if usual:

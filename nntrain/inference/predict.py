@@ -93,13 +93,17 @@ class Gathered:
     "A growing buffer of batches: tensors, or tuples, lists and dicts of them."
     def __init__(self,
         n=None, # Rows that will come, if that is known
-    ): self.n,self.end,self.rows,self.parts,self.keyed = n,0,None,{},False
+    ): self.n,self.end,self.rows,self.parts,self.keyed,self.found = n,0,None,{},False,[]
 
     def add(self, batch):
         "Append a batch."
         if isinstance(batch, torch.Tensor) and batch.ndim:
             half = batch.dtype in (torch.bfloat16, torch.float16)  # NumPy knows no bfloat16
             return self._append(batch.detach().float() if half else batch.detach())
+        if isinstance(batch, (tuple,list)) and batch and all(isinstance(b, Mapping) for b in batch):
+            self.found += [{k: v.detach().cpu() if isinstance(v, torch.Tensor) else v
+                            for k,v in one.items()} for one in batch]   # boxes: any number in each
+            return
         self.keyed = isinstance(batch, Mapping)
         if not self.keyed and not isinstance(batch, (tuple,list)): raise TypeError(f'got {batch!r}'
             ', expected tensors with a row for each sample, or tuples, lists, dicts of them')
@@ -131,6 +135,7 @@ class Gathered:
 @patch
 def result(self:Gathered):
     "All rows, in the form of a batch; None if there was none."
+    if self.found: return self.found
     if self.rows is not None: return self.rows[:self.end]
     parts = {key: part.result() for key,part in self.parts.items()}
     return parts if self.keyed else tuple(parts.values()) or None
