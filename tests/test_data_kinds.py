@@ -1,0 +1,309 @@
+"""Neighbours of the programs whose data once meant something else: one table for each kind.
+
+    python -m pytest -q tests/test_data_kinds.py
+"""
+import warnings
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.data import (BatchSampler, ConcatDataset, DataLoader, Dataset, DistributedSampler,
+    IterableDataset, RandomSampler, Sampler, SequentialSampler, StackDataset, Subset,
+    SubsetRandomSampler, TensorDataset, WeightedRandomSampler, random_split)
+
+from nntrain.all import *
+
+datasets.disable_progress_bars()
+
+
+def table(n=24, width=4, classes=3):
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(n, width, generator=generator),torch.arange(n)%classes
+
+
+def numbered(n=24): return TensorDataset(torch.arange(float(n))[:,None], torch.arange(n)%3)
+
+
+def learner(train, valid=None, model=None, **kwargs):
+    torch.manual_seed(0)
+    return Learner(model or nn.Linear(1, 3), DataLoaders(train, valid), F.cross_entropy, lr=1e-9,
+                   **kwargs)
+
+
+def orders(learn, epochs=2):
+    "The rows that each epoch trained on."
+    found = []
+    learn.on('before_epoch', lambda learn: found.append([]))
+    learn.on('before_batch', lambda learn: found[-1].extend(learn.x[:,0].tolist()))
+    learn.fit(epochs, valid=False)
+    return found
+
+
+# ---------------------------------------------------------------- 1: every epoch is another
+
+
+class Seen:
+    "Something that is told the epoch."
+    def set_epoch(self, epoch): self.epochs = [*getattr(self, 'epochs', []), epoch]
+
+
+class SeenSampler(Seen, Sampler):
+    def __init__(self): pass
+    def __len__(self): return 8
+    def __iter__(self): return iter(range(8))
+
+
+class SeenBatches(SeenSampler):
+    def __iter__(self): return iter([[0, 1, 2, 3], [4, 5, 6, 7]])
+    def __len__(self): return 2
+
+
+class SeenData(Seen, Dataset):
+    def __len__(self): return 8
+    def __getitem__(self, i): return torch.tensor([float(i)]),i%3
+
+
+class SeenStream(Seen, IterableDataset):
+    def __iter__(self): return ((torch.tensor([float(i)]), i%3) for i in range(8))
+
+
+class SeenLoader(Seen):
+    def __len__(self): return 2
+    def __iter__(self): return iter(DataLoader(numbered(8), 4))
+
+
+def told(what):
+    if what == 'sampler': told = SeenSampler(); return told,DataLoader(numbered(8), 4, sampler=told)
+    if what == 'batch sampler':
+        told = SeenBatches(); return told,DataLoader(numbered(8), batch_sampler=told)
+    if what == 'sampler in a batch sampler':
+        told = SeenSampler()
+        return told,DataLoader(numbered(8), batch_sampler=BatchSampler(told, 4, False))
+    if what == 'data set': told = SeenData(); return told,DataLoader(told, 4)
+    if what == 'subset': told = SeenData(); return told,DataLoader(Subset(told, range(8)), 4)
+    if what == 'joined':
+        told = SeenData(); return told,DataLoader(ConcatDataset([numbered(4), told]), 4)
+    if what == 'stream': told = SeenStream(); return told,DataLoader(told, 4)
+    told = SeenLoader()
+    return told,told
+
+
+@pytest.mark.parametrize('what', ['sampler', 'batch sampler', 'sampler in a batch sampler',
+                                  'data set', 'subset', 'joined', 'stream', 'loader'])
+def test_1_the_epoch_is_told(what):
+    seen,loader = told(what)
+    learn = learner(loader)
+    learn.fit(2)
+    learn.fit(1)
+    assert list(dict.fromkeys(seen.epochs)) == [0, 1, 2], seen.epochs
+
+
+@pytest.mark.parametrize('n_batches', [None, 2])
+def test_1_a_distributed_sampler_in_one_process_shuffles_anew(n_batches):
+    sampler = DistributedSampler(numbered(), num_replicas=1, rank=0, shuffle=True)
+    first,second = orders(learner(DataLoader(numbered(), 8, sampler=sampler)))
+    assert first != second and sorted(first) == sorted(second)
+
+
+# ---------------------------------------------------------------- 3: columns by name
+
+
+KINDS = datasets.Features(id=datasets.Value('int64'), x=datasets.List(datasets.Value('float32')),
+    label=datasets.ClassLabel(names=['a', 'b']), weight=datasets.Value('float32'))
+
+
+def rows(order=('id', 'x', 'label', 'weight'), n=6):
+    columns = dict(id=[*range(n)], x=[[float(i), 0.] for i in range(n)],
+                   label=[i%2 for i in range(n)], weight=[.5]*n)
+    return datasets.Dataset.from_dict({k: columns[k] for k in order},
+                                      features=datasets.Features({k: KINDS[k] for k in order}))
+
+
+WAYS = {'last': lambda: rows(('x', 'label')), 'first': lambda: rows(('label', 'x')),
+    'format': lambda: rows(('label', 'id', 'x')).with_format(None, columns=['label', 'x']),
+    'torch': lambda: rows(('label', 'x')).with_format('torch'),
+    'numpy': lambda: rows(('label', 'id', 'x')).with_format('numpy', columns=['x', 'label']),
+    'transform': lambda: rows(('label', 'x')).with_transform(
+        lambda batch: dict(label=batch['label'], x=batch['x'])),
+    'labels': lambda: rows(('label', 'x')).rename_column('label', 'labels'),
+    'keyed': lambda: KeyedDataset(rows(('label', 'x')), lambda row: row),
+    'stream': lambda: rows(('label', 'x')).to_iterable_dataset(),
+    'list': lambda: rows(('label', 'x')).to_list()}
+
+
+@pytest.mark.parametrize('way', WAYS)
+@pytest.mark.parametrize('budget', [None, 0])
+def test_3_the_target_is_the_last_item(way, budget):
+    split = WAYS[way]()
+    dls = DataLoaders.from_hf_dd(dict(train=split, valid=rows(('x', 'label')) if way != 'labels'
+        else WAYS[way]()), 6, shuffle=False if way != 'stream' else None, budget=budget) \
+        if way != 'stream' else DataLoaders.from_hf_dd(dict(train=split, valid=split), 6)
+    x,y = next(iter(dls.train))
+    assert torch.as_tensor(np.array(x) if isinstance(x, list) else x)[:,0].tolist() == [*range(6)]
+    assert y.tolist() == [0, 1]*3
+
+
+@pytest.mark.parametrize('target,wanted', [('weight', 'weight'), ('id', 'id'), (['label'], 'label'),
+                                           ('label', 'label'), ('x', 'x')])
+def test_3_a_named_target(target, wanted):
+    split = rows()
+    dls = DataLoaders.from_hf_dd(dict(train=split, valid=split), 6, shuffle=False, target=target)
+    assert torch.equal(next(iter(dls.train))[-1].double(), torch.tensor(split[wanted]).double())
+    assert dls.classes == (['a', 'b'] if wanted == 'label' else None)
+
+
+@pytest.mark.parametrize('other,message', [
+    (['b', 'a'], None), (['a', 'b', 'c'], None), (['a'], None), (['x', 'y'], 'rows of class'),
+    (['a', 'B'], 'rows of class')])
+def test_3_other_names_of_classes_are_mapped_or_refused(other, message):
+    train = rows(('x', 'label'))
+    kinds = datasets.Features(x=KINDS['x'], label=datasets.ClassLabel(names=other))
+    labels = [i%min(len(other), 2) for i in range(4)]
+    valid = datasets.Dataset.from_dict(dict(x=[[0., 0.]]*4, label=labels), features=kinds)
+    def load(): return DataLoaders.from_hf_dd(dict(train=train, valid=valid), 2)
+    if message is None:
+        found = torch.cat([batch[1] for batch in load().valid]).tolist()
+        assert [['a', 'b'][i] for i in found] == [other[i] for i in labels]
+    else:
+        with pytest.raises(ValueError, match=message): load()
+
+
+@pytest.mark.parametrize('attribute', ['features', 'column_names', 'format', 'num_rows',
+                                       'set_epoch_like', 'info'])
+def test_3_an_attribute_makes_no_hf_dataset(attribute):
+    class Own(Dataset):
+        def __len__(self): return 6
+        def __getitem__(self, i): return torch.tensor([float(i)]),i%3
+    own = Own()
+    setattr(own, attribute, torch.rand(6, 1))
+    learn = learner(DataLoader(own, 3), DataLoader(own, 3))
+    learn.fit(1)
+    assert learn.get_preds()[1].tolist() == [0, 1, 2]*2
+
+
+# ---------------------------------------------------------------- 6: what a resume is told
+
+
+RESUMES = {'the same': ({}, None), 'batch size': (dict(batch_size=8), 'batch size of the train loader is 8, and was 4'),
+    'grown': (dict(n=32), '24.*32|32.*24'), 'shrunk': (dict(n=16), '24.*16|16.*24'),
+    'shuffled': (dict(shuffle=False), 'shuffle'), 'drop_last': (dict(drop_last=True), 'drop_last')}
+
+
+@pytest.mark.parametrize('what', RESUMES)
+@pytest.mark.parametrize('plain', [False, True])
+def test_6_another_loader_is_exact_or_names_both_values(what, plain):
+    changes,message = RESUMES[what]
+    if plain and what in ('shuffled', 'drop_last'): pytest.xfail(
+        "the state of PyTorch's DataLoader holds neither: its batches are others without a word")
+    def make(n=24, batch_size=4, shuffle=True, drop_last=False):
+        torch.manual_seed(3)
+        if plain: return DataLoader(numbered(n), batch_size, shuffle=shuffle, drop_last=drop_last)
+        return TensorLoader(*numbered(n).tensors, batch_size=batch_size, shuffle=shuffle, seed=0,
+                            drop_last=drop_last)
+    learn,states = learner(make()),[]
+    learn.on('after_batch', lambda learn: states.append(learn.state_dict())
+             if learn.train_iter == 3 else None)
+    whole = orders(learn, 1)[0]
+    again = learner(make(**changes))
+    seen = []
+    again.on('before_batch', lambda learn: seen.extend(learn.x[:,0].tolist()))
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        if message is None:
+            again.fit(1, valid=False, resume=states[0])
+            return None if seen == whole[12:] else pytest.fail(f'{seen} {whole[12:]}')
+        with pytest.raises((ValueError, UserWarning), match=message):
+            again.fit(1, valid=False, resume=states[0])
+
+
+# ---------------------------------------------------------------- 7: in order or not at all
+
+
+class Backwards(Sampler):
+    def __init__(self, data): self.data_source = data
+    def __len__(self): return len(self.data_source)
+    def __iter__(self): return iter(range(len(self))[::-1])
+
+
+class OddBatches(BatchSampler):
+    def __iter__(self): return iter([[3, 1], [2]])
+
+
+class MineRandom(RandomSampler):
+    def __iter__(self): return iter([5, 5, 5])
+
+
+class StillRandom(RandomSampler): "A subclass that changes nothing."
+
+
+def stateful(*args, **kwargs):
+    return pytest.importorskip('torchdata.stateful_dataloader').StatefulDataLoader(*args, **kwargs)
+
+
+D = numbered(10)
+LOADERS = {'shuffle': lambda: DataLoader(D, 4, shuffle=True),
+    'drop last': lambda: DataLoader(D, 4, shuffle=True, drop_last=True),
+    'batch sampler': lambda: DataLoader(D, batch_sampler=BatchSampler(RandomSampler(D), 4, True)),
+    'sequential': lambda: DataLoader(D, batch_sampler=BatchSampler(SequentialSampler(D), 3, True)),
+    'subclass that changes nothing': lambda: DataLoader(D, 4, sampler=StillRandom(D)),
+    'one by one': lambda: DataLoader(D, 1, shuffle=True),
+    'random split': lambda: DataLoader(ConcatDataset(random_split(D, [5, 5],
+        torch.Generator().manual_seed(0))), 4, shuffle=True),
+    'stack': lambda: DataLoader(StackDataset(D.tensors[0], D.tensors[1]), 4, shuffle=True),
+    'stateful': lambda: stateful(D, 4, shuffle=True),
+    'stateful, last left out': lambda: stateful(D, 4, shuffle=True, drop_last=True),
+    'subclass of the loader': lambda: type('Mine', (DataLoader,), {})(D, 4, shuffle=True),
+    'with replacement': lambda: DataLoader(D, 4, sampler=RandomSampler(D, True, 5)),
+    'tensors': lambda: TensorLoader(*D.tensors, batch_size=4, shuffle=True, drop_last=True)}
+
+
+@pytest.mark.parametrize('name', LOADERS)
+def test_7_predictions_are_the_rows_in_order(name):
+    learn = learner(None, LOADERS[name]())
+    x = learn.get_preds(inputs=True)[2][:,0].tolist()
+    if name == 'random split': return x == [row[0].item() for row in LOADERS[name]().dataset] or \
+        pytest.fail(str(x))
+    assert x == [*range(10)], x
+
+
+REFUSED = {'backwards': lambda: DataLoader(D, 4, sampler=Backwards(D)),
+    'weighted': lambda: DataLoader(D, 4, sampler=WeightedRandomSampler([1.]*10, 10)),
+    'batches of its own': lambda: DataLoader(D, batch_sampler=OddBatches(RandomSampler(D), 4, False)),
+    'subclass that picks': lambda: DataLoader(D, 4, sampler=MineRandom(D)),
+    'distributed': lambda: DataLoader(D, 4, sampler=DistributedSampler(D, 2, 0)),
+    'a list': lambda: DataLoader(D, 4, sampler=[7, 3])}
+
+
+@pytest.mark.parametrize('name', REFUSED)
+def test_7_an_unknown_order_is_refused(name):
+    with pytest.raises(ValueError, match='not known|of one rank'):
+        learner(None, REFUSED[name]()).get_preds()
+
+
+# ---------------------------------------------------------------- 10: asked beforehand
+
+
+def test_10_one_sample_left_over():
+    x,y = table(9, 4)
+    for model,says in ((nn.BatchNorm1d(4), True), (nn.LayerNorm(4), False)):
+        learn = Learner(nn.Sequential(nn.Linear(4, 4), model, nn.Linear(4, 3)),
+                        DataLoaders(TensorLoader(x, y, batch_size=4)), F.cross_entropy)
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter('always')
+            try: learn.fit(1, valid=False)
+            except ValueError: assert says
+        assert any('one sample' in str(w.message) for w in said) == says
+
+
+BAD = {'infinite': ([1., float('inf')], 'finite'), 'nan': ([1., float('nan')], 'finite'),
+    'negative': ([1., -1.], 'at least 0'), 'all 0': ([0., 0.], 'sum'),
+    'too large': ([1e308, 1e308], 'sum'), 'too few': ([1.], '1 weights for 2')}
+
+
+@pytest.mark.parametrize('what', BAD)
+def test_10_weights(what):
+    weights,message = BAD[what]
+    with pytest.raises(ValueError, match=message): Weighted(weights)(2, 0)
