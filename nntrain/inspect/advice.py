@@ -19,7 +19,7 @@ from weakref import WeakSet
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
-from ..learner import TARGETS, kind_of, split_batch
+from ..learner import TARGETS, Learner, kind_of, split_batch
 
 # %% ../../nbs/inspect/12_advice.ipynb #11d2c4cc
 def layer_of(
@@ -313,7 +313,8 @@ def first_batch(
     preds,y = learn.preds,learn.yb[0] if learn.yb else None
     if not (isinstance(preds, torch.Tensor) and isinstance(y, torch.Tensor)): return
     if not isinstance(learn.loss, torch.Tensor) or not callable(learn.loss_fn): return
-    _broadcast(learn, preds, y)
+    if 'get_loss' not in vars(learn) and type(learn).get_loss is Learner.get_loss:
+        _broadcast(learn, preds, y)    # else the loss compares what it likes
     kind,last = name_of_loss(learn.loss_fn),type(preds.grad_fn).__name__
     if kind == 'crossentropy' and preds.ndim > 1 and preds.shape[1] == 1: warnings.warn(
         'the model has 1 output, and cross entropy compares classes: its loss is always 0. For '

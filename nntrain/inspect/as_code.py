@@ -82,7 +82,8 @@ def replaced_bodies(
         if not issubclass(base, Learner) or base is Learner: continue
         for name in vars(base):
             if name in BODIES: replaced[name] = base
-            elif name in ('fit','make_opt') or name[:2] != '__' and hasattr(Learner, name):
+            elif name in ('fit','make_opt') or name[:2] != '__' and name != 'subscribe' and \
+                    hasattr(Learner, name):
                 raise ValueError(f'as_code: {base.__name__}.{name} replaces the loop itself; '
                                  f'only {", ".join(BODIES)} can be written out')
     return replaced
@@ -291,7 +292,7 @@ def start_lines(parts, epochs, optimizer):
     passes = ', '.join(f"('{name}', {name.replace(' ', '_')})" for name in parts.loaders)
     values = dict(n_epochs=epochs, passes=f'[{passes}]', loss_fn=express(learn.loss_fn),
         lr=express(learn.lr), n_inp=express(learn.n_inp), counts='{}', n_steps=0, train_iter=0,
-        n_samples=0, batch=None, withheld=None, weights_in_use=None, stopped_at=False,
+        n_samples=0, batch=None, logged=None, withheld=None, weights_in_use=None, stopped_at=False,
         quiet='frozenset()',
         dls='SimpleNamespace(train=train, valid=valid)')
     always = 'n_epochs','passes','loss_fn'
