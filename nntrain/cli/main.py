@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NUMBERS', 'COMMANDS', 'GROUPS', 'EXAMPLES', 'make_learner', 'describe', 'paint', 'about_data', 'run', 'Number',
            'check_number', 'train', 'usual_rate', 'announce', 'read_data', 'show', 'check_options', 'predict',
-           'validate', 'export', 'Parser', 'make_parser', 'main']
+           'validate', 'export', 'report', 'init', 'Parser', 'make_parser', 'main']
 
 # %% ../../nbs/cli/03_main.ipynb #edefcb12
 import argparse
@@ -372,7 +372,27 @@ def export(
     path = export_run(run, format, out)
     print(f'{path} holds the model, what it does to pictures, and its classes')
 
-COMMANDS = train,predict,validate,show,export
+def report(
+    run,      # Folder of a run
+    out=None, # File to write (default: RUN/report.html)
+):
+    "Write one page about a run, which any browser opens."
+    from nntrain.cli.report import write_report
+    print(f'{write_report(run, out)} is one page about the run: open it in a browser')
+
+def init(
+    name,          # Folder to make
+    data='digits', # As for train
+    model='cnn',   # linear, mlp, cnn or timm:NAME
+):
+    "Begin a project of your own: settings, model, script, notebook."
+    from nntrain.cli.project import write_project
+    from nntrain.cli.run_folder import place_of
+    options = check_options(dict(data=place_of(data), model=model, epochs=10, bs=64, lr=None,
+                                 mom=.9, seed=0))
+    print(f'{write_project(name, options)} is a project: `python train.py` in it trains')
+
+COMMANDS = train,predict,validate,report,show,export,init
 
 # %% ../../nbs/cli/03_main.ipynb #6e91b3f4
 GROUPS = dict(
@@ -435,8 +455,9 @@ def _add_command(subparsers, command):
         elif default is not None: help += f' (default: {default})'
         title = groups.get(option) if len(defaults) > len(GROUPS)*2 else None
         if title and title not in places: places[title] = parser.add_argument_group(title)
-        words = option if option in needed else f"--{option.replace('_', '-')}"
-        places.get(title, parser).add_argument(words, help=help, **kwargs)
+        words = [option] if option in needed else [f"--{option.replace('_', '-')}"]
+        if option == 'out': words.insert(0, '-o')
+        places.get(title, parser).add_argument(*words, help=help, **kwargs)
     parser.add_argument('--debug', action='store_true', help='Show where an error came from')
     parser.set_defaults(command=command)
 

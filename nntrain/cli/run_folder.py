@@ -167,6 +167,9 @@ def load_run(
                   for state in (weights, model.state_dict()))
     if found != mine: raise reader.wrong('has other weights than the model of model.json')
     model.load_state_dict(weights, assign=True)
+    if any(buffer.is_meta for buffer in model.buffers()):  # of timm: computed, and not saved
+        model = make_model(*said)
+        model.load_state_dict(weights)
     return model.eval()
 
 # %% ../../nbs/cli/01_run_folder.ipynb #907b2304

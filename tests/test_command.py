@@ -1,0 +1,198 @@
+"""The command as a user has it: installed from the wheel into an empty folder, in processes."""
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parent.parent
+OFFLINE = dict(HF_HUB_OFFLINE='1', COLUMNS='80', OMP_NUM_THREADS='1')
+QUIET = ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking']
+STAND_IN = '''
+import sys, torch
+from enum import Enum
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+class StandIn(ModuleType):
+    __path__ = ()
+    def __getattr__(self, name):
+        if name[:2] == '__': raise AttributeError(name)
+        return type(name, (torch.nn.Module,), {})
+try: import torchvision
+except ImportError:
+    modes = dict(NEAREST='nearest', BILINEAR='bilinear', BICUBIC='bicubic', BOX='box',
+                 HAMMING='hamming', LANCZOS='lanczos')
+    for name in ('', '.ops', '.ops.misc', '.transforms', '.transforms.functional', '.datasets',
+                 '.models', '.models.feature_extraction', '.utils'):
+        module = sys.modules[f'torchvision{name}'] = StandIn(f'torchvision{name}')
+        module.InterpolationMode = Enum('InterpolationMode', modes)
+        module.__spec__ = ModuleSpec(module.__name__, None)
+        parent, _, child = module.__name__.rpartition('.')
+        if parent: setattr(sys.modules[parent], child, module)
+from nntrain.cli.main import main
+sys.exit(main(sys.argv[1:]))'''
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    "An empty folder, beside one into which the wheel of this checkout is installed."
+    folder = tmp_path_factory.mktemp('user')
+    pip = [sys.executable, '-m', 'pip', '--quiet', '--disable-pip-version-check']
+    source = folder/'source'
+    source.mkdir()
+    names = 'settings.ini', 'setup.py', 'README.md', 'LICENSE', 'MANIFEST.in', 'nntrain', 'tools'
+    subprocess.run(['cp', '-r', *(str(ROOT/name) for name in names), str(source)], check=True)
+    env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    subprocess.run([*pip, 'wheel', '--no-build-isolation', '--no-deps', '-w', str(folder/'dist'),
+                    str(source)], check=True, env=env, timeout=300)
+    wheel, = (folder/'dist').glob('nntrain-*.whl')
+    subprocess.run([*pip, 'install', '--no-deps', '--no-index', '--target', str(folder/'site'),
+                    str(wheel)], check=True, env=env, timeout=300)
+    (folder/'empty').mkdir()
+    return folder/'empty'
+
+
+def python(place, *words, cwd=None, code=0):
+    env = {**os.environ, **OFFLINE, 'PYTHONPATH': str(place.parent/'site')}
+    done = subprocess.run([sys.executable, *map(str, words)], cwd=cwd or place, env=env, text=True,
+                          capture_output=True, timeout=300)
+    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout if code == 0 else done.stderr
+
+
+def nntrain(place, *words, **kwargs): return python(place, '-m', 'nntrain', *words, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def pets(place):
+    "600 pictures of three classes and of many sizes, three of them broken."
+    folder = place/'pets'
+    colours = dict(cat='red', dog='green', fox='blue')
+    for i in range(600):
+        name = [*colours][i % 3]
+        (folder/name).mkdir(parents=True, exist_ok=True)
+        picture = Image.new('RGB', (24 + i % 17, 20 + i % 13), colours[name])
+        picture.putpixel((i % 20, i % 20), (i % 256, 99, 99))
+        picture.save(folder/name/f'{i:03}.png')
+    for i, data in (0, b''), (1, b'no picture'), (2, (folder/'fox/005.png').read_bytes()[:60]):
+        (folder/[*colours][i]/f'{i:03}.png').write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def run(place, pets):
+    printed = nntrain(place, 'train', '--data', 'pets', '--skip-broken', '--epochs=3', '--out=run')
+    assert '3 of 600 files are left out' in printed and 'pictures of ' in printed
+    return place/'run'
+
+
+def browse(file, pictures):
+    "The page in Chromium: light and dark, wide and 390 pixels; what it complains of or asks for."
+    playwright = pytest.importorskip('playwright.sync_api')
+    complaints = []
+    with playwright.sync_playwright() as p:
+        found = shutil.which('chromium') or shutil.which('google-chrome')
+        try: browser = p.chromium.launch(executable_path=found, args=QUIET)
+        except playwright.Error as error: pytest.skip(f'no Chromium: {str(error)[:80]}')
+        for scheme in 'light', 'dark':
+            for width in 1100, 390:
+                page = browser.new_page(viewport=dict(width=width, height=900),
+                                        color_scheme=scheme)
+                page.on('console', lambda message: complaints.append(message.text))
+                page.on('pageerror', lambda error: complaints.append(str(error)))
+                page.on('request', lambda request: complaints.append(request.url)
+                        if request.url[:5] not in ('file:', 'data:') else None)
+                page.goto(file.as_uri())
+                wide = page.evaluate('document.documentElement.scrollWidth')
+                if wide > width: complaints.append(f'{wide} pixels at {width}')
+                if pictures: page.screenshot(path=pictures/f'{file.parent.name}-{scheme}-{width}.png',
+                                             full_page=True)
+                titles = page.locator('h2').all_inner_texts()
+                page.close()
+        browser.close()
+    return titles, complaints
+
+
+def test_600_pictures_of_many_sizes_with_three_broken_ones(place, run, pets):
+    with open(run/'left_out.csv', newline='') as file: left = [*csv.DictReader(file)]
+    assert [Path(row['path']).name for row in left] == ['000.png', '001.png', '002.png']
+    nntrain(place, 'predict', 'run', 'pets', '--csv=said.csv', '--json=said.json', '--skip-broken')
+    with open(place/'said.csv', newline='') as file: rows = [*csv.DictReader(file)]
+    again = json.loads((place/'said.json').read_text())
+    assert len(rows) == len(again) == 597
+    right = sum(row['label'] == Path(row['path']).parent.name for row in rows)
+    assert right >= .99*len(rows), right
+    assert [row['label'] for row in again] == [row['label'] for row in rows]
+
+
+def test_report_of_a_run_in_a_browser(place, run):
+    nntrain(place, 'report', 'run', '-o', 'page.html')
+    kept = os.environ.get('NNTRAIN_PICTURES')
+    titles, complaints = browse(place/'page.html', Path(kept) if kept else None)
+    assert titles == ['Summary', 'Curves', 'Learning rate', 'Confusion', 'Worst samples', 'Time',
+                      'What was trained', 'Environment']
+    assert complaints == []
+
+
+def test_a_project_of_ones_own(place):
+    nntrain(place, 'init', 'mine')
+    project = place/'mine'
+    settings = (project/'settings.toml').read_text().replace('epochs = 10', 'epochs = 1')
+    (project/'settings.toml').write_text(settings)
+    assert 'accuracy' in python(place, 'train.py', cwd=project)
+    nntrain(place, 'report', 'run', cwd=project)
+    kept = os.environ.get('NNTRAIN_PICTURES')
+    titles, complaints = browse(project/'run/report.html', Path(kept) if kept else None)
+    assert 'Confusion' in titles and 'What is missing' in titles and complaints == []
+    error = nntrain(place, 'init', 'mine', code=2)
+    assert 'is there already and not empty' in error
+
+
+def test_the_notebook_of_a_project(place, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+    nntrain(place, 'init', 'noted', '--model=linear')
+    monkeypatch.setenv('PYTHONPATH', str(place.parent/'site'))
+    nb = nbformat.read(place/'noted/train.ipynb', 4)
+    NotebookClient(nb, kernel_name='python3', timeout=300,
+                   resources=dict(metadata=dict(path=str(place/'noted')))).execute()
+    assert (place/'noted/run/loop.py').is_file()
+
+
+@pytest.mark.faults
+def test_models_of_timm_train_and_predict_again(place, pets):
+    if find_spec('timm') is None: pytest.skip('timm is an extra')
+    for name in 'test_resnet', 'test_vit_relpos':
+        words = '--data', 'pets', '--skip-broken', '--size=32', '--epochs=1', '--lr=0.01'
+        python(place, '-c', STAND_IN, 'train', *words, f'--model=timm:{name}', f'--out=timm-{name}')
+        history = (place/f'timm-{name}/history.csv').read_text().splitlines()[-1].split(',')
+        told = python(place, '-c', STAND_IN, 'validate', f'timm-{name}')
+        assert f'accuracy {float(history[3]):.4g} ' in told, (history, told)
+        python(place, '-c', STAND_IN, 'predict', f'timm-{name}', 'pets/fox/005.png')
+
+
+def test_who_what_and_on_what_come_before_the_slow_imports(place):
+    code = '''
+import sys
+from nntrain.cli.main import main
+seen = []
+class Watch:
+    def __init__(self, out): self.out = out
+    def write(self, text):
+        slow = {'torch', 'datasets', 'matplotlib', 'torch._dynamo', 'pandas'}
+        if text.strip(): seen.append((text.split()[0], sorted(slow & {*sys.modules})))
+    def flush(self): pass
+    def __getattr__(self, name): return getattr(self.out, name)
+sys.stdout = Watch(sys.stdout)
+main('train --model linear --epochs 1 --dry-run'.split())
+print(seen[:4], file=sys.stderr)
+sys.exit(3)'''
+    lines = eval(python(place, '-c', code, code=3).splitlines()[-1])
+    assert [word for word, _ in lines] == ['nntrain', 'reads', 'has', 'data'], lines
+    assert [slow for _, slow in lines[:3]] == [[], [], ['torch']], lines
