@@ -146,7 +146,7 @@ def plot_lrs(
         f'leave one of the {n} points')
     if ax is None:
         import matplotlib.pyplot as plt
-        ax = plt.subplots(figsize=(6, 4))[1]
+        ax = plt.subplots(figsize=(6, 4), layout='constrained')[1]
     lrs,smooth,losses = (values[skip_start:n-skip_end]
                          for values in (curve.lrs, curve.smooth, curve.losses))
     ax.plot(lrs, losses, '.', color='tab:blue', alpha=.35, label='each batch')
@@ -163,7 +163,7 @@ def plot_lrs(
         bottom = min(low, *losses)
         if top > bottom: ax.set_ylim(bottom - .05*(top-bottom), top)
         ax.legend()
-    ax.set(xscale='log', xlabel='learning rate', ylabel='training loss')
+    ax.set(xscale='log', xlabel='learning rate', ylabel='training loss (mean per sample)')
     return ax
 
 # %% ../nbs/06_lrfind.ipynb #7b11f848

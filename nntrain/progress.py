@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCREENS', 'as_text', 'epoch_row', 'time_text', 'Rows', 'RowsScreen', 'TerminalScreen', 'LossCurve', 'setting_of',
-           'plot_losses', 'html_table', 'NotebookScreen', 'screen_kind', 'ProgressS']
+           'loss_scale', 'plot_losses', 'html_table', 'NotebookScreen', 'screen_kind', 'ProgressS']
 
 # %% ../nbs/08_progress.ipynb #553861dd
 import html, math, sys, time
@@ -179,6 +179,14 @@ def setting_of(
     raise ValueError(f'ProgressS: {type(opt).__name__} has no number {name!r} to plot; it has '
                      f'{", ".join(there)}')
 
+def loss_scale(
+    ax,     # Axes with losses
+    smooth, # The smoothed losses of the training batches
+):
+    "A logarithmic axis where the loss has fallen so far that its end would lie on the ground."
+    finite = [loss for loss in smooth if math.isfinite(loss)]
+    if finite and 0 < min(finite) < finite[0]/20: ax.set_yscale('log')
+
 def plot_losses(
     curve,   # A `LossCurve`
     ax=None, # Axes to draw on; new ones if None
@@ -193,16 +201,17 @@ def plot_losses(
     trained = [(i, loss) for i,loss in curve.points if skip_start < i <= last]
     if ax is None:
         import matplotlib.pyplot as plt
-        ax = plt.subplots(figsize=(6, 4))[1]
+        ax = plt.subplots(figsize=(6, 4), layout='constrained')[1]
     if trained:
         iters,losses = zip(*trained)
         smooth = list(accumulate(losses, lambda mean, loss: .8*mean + .2*loss))
         ax.plot(iters, losses, color='tab:blue', alpha=.3)
         ax.plot(iters, smooth, color='tab:blue', label='train')
+        loss_scale(ax, smooth)
     for (mode,points),color in zip(curve.valid.items(), ('tab:orange','tab:green','tab:red')*9):
         points = [(i, loss) for i,loss in points if skip_start < i and (i <= last or not skip_end)]
         if points: ax.plot(*zip(*points), 'o-', color=color, label=mode)
-    ax.set(xlabel='training batches', ylabel='loss')
+    ax.set(xlabel='training batches', ylabel='loss (mean per sample)')
     if ax.lines: ax.legend()
     return ax
 

@@ -39,6 +39,7 @@ from ..inference.inputs import Preparation
 from ..learner import Learner
 from ..metrics import MetricsS, accuracy
 from ..pubsub import SAVE, Subscriber
+from ..tracking.history import whole_epochs
 
 # %% ../../nbs/cli/01_run_folder.ipynb #fbe95e1e
 FILES = 'history.csv','loss.png','lr_find.png','model.safetensors','model.json'
@@ -93,7 +94,7 @@ def draw_png(
     from matplotlib.figure import Figure
     figure,file = Figure(figsize=(3 + 3*n_axes, 4), layout='constrained'),io.BytesIO()
     draw(*figure.subplots(1, n_axes, squeeze=False)[0])
-    figure.savefig(file, format='png')
+    figure.savefig(file, format='png', dpi=200)    # sharp where pixels are small
     return file.getvalue()
 
 # %% ../../nbs/cli/01_run_folder.ipynb #f0384d90
@@ -103,11 +104,13 @@ def plot_history(
     acc_ax,    # Axes for the accuracy
 ):
     "Loss and accuracy by epoch, each mode a line."
-    for ax,name in ((loss_ax, 'loss'), (acc_ax, 'accuracy')):
+    texts = dict(loss='loss (mean per sample)', accuracy='accuracy (fraction)')
+    for ax,(name,text) in zip((loss_ax, acc_ax), texts.items()):
         for mode in dict.fromkeys(row['mode'] for row in rows):
-            points = [(row['epoch'], row[name]) for row in rows if row['mode'] == mode]
+            points = [(row['epoch']+1, row[name]) for row in rows if row['mode'] == mode]
             ax.plot(*zip(*points), 'o-', markersize=3, label=mode)
-        ax.set(xlabel='epoch', ylabel=name)
+        ax.set(xlabel='epochs', ylabel=text)
+        whole_epochs(ax)
         ax.legend()
 
 # %% ../../nbs/cli/01_run_folder.ipynb #15c46843

@@ -302,7 +302,8 @@ def show_batch(
     inputs,targets = shown_inputs(batch[0][:n], dls),batch[-1][:n].tolist()
     columns = math.ceil(math.sqrt(len(inputs)*2))
     size = math.ceil(len(inputs)/columns),columns
-    if axes is None: axes = plt.subplots(*size, figsize=(columns, 1.2*size[0]), squeeze=False)[1]
+    if axes is None: axes = plt.subplots(*size, figsize=(columns, 1.35*size[0]), squeeze=False,
+                                         layout='constrained')[1]
     for ax in axes.flat: ax.axis('off')
     for ax,x,y in zip(axes.flat, inputs, targets):
         draw_input(ax, x)

@@ -114,7 +114,7 @@ def plot_confusion(self:Results,
     side = min(max(.42*n + 1.2, 3), 9)
     ax = ax or plt.subplots(figsize=(side, side), layout='constrained')[1]
     mistakes = counts.clone().fill_diagonal_(0)
-    ax.imshow(mistakes, cmap='Reds', vmax=max(1.6*mistakes.max().item(), 1))
+    ax.imshow(mistakes.numpy(), cmap='Reds', vmax=max(1.6*mistakes.max().item(), 1))
     for i,j in counts.nonzero().tolist() if n <= 30 else ():   # more would not be legible
         ax.text(j, i, counts[i, j].item(), ha='center', va='center', fontsize=8,
                 color='black' if i != j else 'tab:green')

@@ -210,8 +210,8 @@ def plot_histograms(
     axes,last = _panels(len(stats.names), axes, stats),stats.batches[-1]+stats.every
     for i,(ax,name) in enumerate(zip(axes, stats.names)):
         shares,unit = stats.values[:, i, 4:],stats.values[-1, i, 3].nan_to_num(1.).item()
-        edges = (torch.linspace(-_REACH, _REACH, stats.n_bins+1).sinh()*unit).round(decimals=6)
-        image = ax.pcolormesh([*stats.batches, last], edges, shares.T, cmap='viridis',
+        edges = (torch.linspace(-_REACH, _REACH, stats.n_bins+1).sinh()*unit).tolist()
+        image = ax.pcolormesh([*stats.batches, last], edges, shares.T.numpy(), cmap='viridis',
                               norm=LogNorm(1e-3, 1, clip=True))
         used = (shares > 0).any(0).nonzero().flatten().tolist() or [0]
         ax.set_yscale('asinh', linear_width=unit)

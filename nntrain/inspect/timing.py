@@ -86,8 +86,8 @@ class TimingS(Subscriber):
         if self.stamps: clocks.append(('device', _on_device(self.stamps)))
         for clock,spent in clocks:
             seconds = {label: n for label,n in spent.items() if label is not None}
-            self.rows.append(dict(epoch=learn.epoch, mode=learn.row['mode'],
-                                  clock=clock, seconds=seconds))
+            self.rows.append(dict(epoch=learn.epoch, mode=learn.row['mode'], clock=clock,
+                                  batches=learn.n_done, seconds=seconds))
         self.stamps = None
     def cleanup_fit(self, learn): self.plans = None
 
@@ -122,7 +122,8 @@ def table(self:TimingS):
     for row in self.rows:
         total = sum(row['seconds'].values())
         shares = {label: 100*n/total for label,n in row['seconds'].items()}
-        rows.append({**row, 'seconds': total, **shares})
+        place = {name: row[name] for name in ('epoch','mode','clock')}
+        rows.append({**place, 'seconds': total, **shares})
     return Table(rows)
 
 # %% ../../nbs/inspect/02_timing.ipynb #fa1e6197
@@ -130,7 +131,7 @@ def table(self:TimingS):
 def plot(self:TimingS,
     ax=None, # Axes to draw on; new ones if None
 ):           # The axes
-    "A bar for each pass, with the shares of its time."
+    "A bar for each pass: the milliseconds that a batch took, by what they were spent on."
     if ax is None:
         import matplotlib.pyplot as plt
         ax = plt.subplots(figsize=(7, 1 + .4*len(self.rows)), layout='constrained')[1]
@@ -138,10 +139,10 @@ def plot(self:TimingS,
     names = [' '.join(map(str, [row['epoch'], row['mode'], row['clock']])) for row in table]
     left = [0.]*len(names)
     for label in (column for column in table.columns if column not in known):
-        shares = [row.get(label, 0.) for row in table]
-        ax.barh(names, shares, left=left, label=label)
-        left = [a + b for a,b in zip(left, shares)]
+        spent = [1000*row['seconds'].get(label, 0.)/max(row['batches'], 1) for row in self.rows]
+        ax.barh(names, spent, left=left, label=label)
+        left = [a + b for a,b in zip(left, spent)]
     ax.invert_yaxis()
-    ax.set(xlabel='share of the time of the pass (%)', ylabel='epoch, pass, clock', xlim=(0, 100))
+    ax.set(xlabel='milliseconds per batch', ylabel='epoch, pass, clock')
     ax.legend(loc='upper left', bbox_to_anchor=(1, 1))
     return ax

@@ -21,5 +21,5 @@ class TimingS(Subscriber):
         "Per pass its seconds, and the share of each label in percent; the shares add up to 100."
         ...
     def plot(self, ax=None):
-        "A bar for each pass, with the shares of its time."
+        "A bar for each pass: the milliseconds that a batch took, by what they were spent on."
         ...

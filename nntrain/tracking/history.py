@@ -17,6 +17,7 @@ from fastcore.basics import patch
 
 from ..checkpoint.files import FileReader
 from ..data.names import csv_cell, printable
+from ..progress import loss_scale
 
 # %% ../../nbs/tracking/01_history.ipynb #ccbdea7d
 def stack_tables(
@@ -267,6 +268,13 @@ def smoothed(
 _TEXTS = dict(loss='loss (mean per sample)', accuracy='accuracy (fraction)', lr='learning rate',
               momentum='momentum (share kept)', epochs='epochs', batches='training batches')
 
+def whole_epochs(
+    ax, # Axes with epochs along x
+):
+    "Ticks at whole numbers alone: there is no epoch 2.5."
+    from matplotlib.ticker import MaxNLocator
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
 def _axes(ax, height=3.2):
     if ax is not None: return ax
     from matplotlib import pyplot
@@ -315,6 +323,7 @@ def plot_loss(self:History,
         ax.plot(*(zip(*points) if points else ([], [])), 'o-', color=f'C{i+1}', markersize=4,
                 label=_label(mode))
     _mark_fits(self, ax)
+    loss_scale(ax, average)
     if skip_start or skip_end: ax.set_xlim(begin, end)
     ax.set(ylabel=_TEXTS['loss'], title='Loss')
     ax.legend()
@@ -357,6 +366,7 @@ def plot_metrics(self:History,
             ax.plot(_epochs(self, mode), self[mode,name], 'o-', color=f'C{i}', markersize=3,
                     label=_label(mode))
         ax.set(xlabel=_TEXTS['epochs'], ylabel=_TEXTS.get(name, name), title=name.capitalize())
+        whole_epochs(ax)
         ax.legend()
     return list(axes)
 
@@ -387,5 +397,6 @@ def compare(
             ax.plot(_epochs(history, mode), history[mode,column], color=f'C{i}', markersize=3,
                     label=f'{label}, {_label(mode)}', **style)
     ax.set(xlabel=_TEXTS['epochs'], ylabel=_TEXTS.get(column, column), title=column.capitalize())
+    whole_epochs(ax)
     ax.legend()
     return ax

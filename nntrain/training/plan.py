@@ -63,6 +63,7 @@ def _events(learn, epochs, subs):
 
 def _draw(plans, events, epochs):
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import MaxNLocator
     n = max(1, len(plans))
     fig,axes = plt.subplots(n, figsize=(7, .6 + 1.5*n), sharex=True, squeeze=False,
                             layout='constrained')
@@ -75,8 +76,9 @@ def _draw(plans, events, epochs):
         i = texts.index(text)  # each kind of event at a height of its own
         ax.axvline(at, i/len(texts), (i+1)/len(texts), color=f'C{i+1}', ls=':', lw=2)
     lines = [plt.Line2D([], [], color=f'C{i+1}', ls=':', label=t) for i,t in enumerate(texts)]
-    if lines: axes[0,0].legend(handles=lines, fontsize=8, loc='upper right')
-    axes[-1,0].set(xlabel='epoch', xlim=(-.02*epochs, 1.02*epochs))
+    if lines: fig.legend(handles=lines, fontsize=8, loc='outside upper right', ncols=3)
+    axes[-1,0].set(xlabel='epochs', xlim=(-.02*epochs, 1.02*epochs))
+    axes[-1,0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     return axes[:,0]
 
 # %% ../../nbs/training/04_plan.ipynb #58815623

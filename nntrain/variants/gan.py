@@ -180,8 +180,8 @@ def show_rows(
     (height,width),n = pictures[0][0].shape,max(map(len, pictures))
     blank = [torch.zeros(height, width)]
     whole = torch.cat([torch.cat(row + blank*(n-len(row)), 1) for row in pictures])
-    ax = ax or plt.subplots(figsize=(n*0.5, len(rows)*0.5))[1]
-    ax.imshow(whole, cmap='gray_r')
+    ax = ax or plt.subplots(figsize=(n*0.5 + 0.6, len(rows)*0.5), layout='constrained')[1]
+    ax.imshow(whole.numpy(), cmap='gray_r')
     ax.set(xticks=[], yticks=[height*(i+0.5) for i in range(len(rows))], ylabel=ylabel)
     ax.set_yticklabels(rows)
     return ax
