@@ -11,7 +11,7 @@ from nntrain.pubsub import Publisher, PublishEvents, Subscriber, every, once
 from nntrain.state import Stateful
 from nntrain.learner import Learner, split_batch
 from nntrain.dataloaders import DataLoaders
-from nntrain.metrics import MetricsS, SmoothLossS, accuracy
+from nntrain.metrics import EpochMetric, MetricsS, SmoothLossS, accuracy
 from nntrain.device import DeviceS, default_device, to_device
 from nntrain.lrfind import LRCurve, LRFindS
 from nntrain.momentum import MomentumLearner
@@ -73,8 +73,8 @@ __all__ = [
     'CancelTrainException', 'CancelValidateException', 'CancelBatchException',
     'CancelPredictException', 'CancelLossException', 'CancelBackwardException',
     'CancelStepException', 'Publisher', 'PublishEvents', 'Subscriber', 'every', 'once', 'Stateful',
-    'Learner', 'split_batch', 'DataLoaders', 'MetricsS', 'SmoothLossS', 'accuracy', 'DeviceS',
-    'default_device', 'to_device', 'LRCurve', 'LRFindS', 'MomentumLearner', 'ProgressS',
+    'Learner', 'split_batch', 'DataLoaders', 'EpochMetric', 'MetricsS', 'SmoothLossS', 'accuracy',
+    'DeviceS', 'default_device', 'to_device', 'LRCurve', 'LRFindS', 'MomentumLearner', 'ProgressS',
     'eight_bits', 'hf_ds_collate_fn', 'load_digits', 'kept_size', 'FetchLoader', 'OrderedLoader',
     'TensorLoader', 'StreamLoader', 'endless', 'BatchTransformS', 'KeyedDataset', 'Normalize',
     'normalize_for', 'seed_all', 'HardExampleSampler', 'Weighted', 'CutMixS', 'MixUpS',

@@ -10,6 +10,7 @@ import time
 import warnings
 
 import torch
+from ..metrics import parts_of
 from ..pubsub import DECIDE, SHOW, CancelFitException
 from .comm import Place, gathered, summed, told
 from .shards import samples_done
@@ -188,5 +189,6 @@ def sum_column(
     elif hasattr(column, 'merge_state'):
         from torcheval.metrics.toolkit import get_synced_metric
         column.load_state_dict(get_synced_metric(column).state_dict())
-    elif not hasattr(column, 'dist_sync_on_step'): raise TypeError(f'DistributedS: {name} cannot '
+    elif not any(hasattr(part, 'dist_sync_on_step') for part in parts_of(column)): raise TypeError(
+        f'DistributedS: {name} cannot '
         'be added up over ranks: give it `merge_state(others)`, as those of torcheval have it')
