@@ -30,9 +30,8 @@ from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Optimizer
 from .pubsub import DECIDE, MEASURE, SAVE, PublishEvents, Publisher, Subscriber
-from .state import (Stateful, copied, data_epochs, get_generators, loaders_of,
-                           set_generators,
-                           tell_epoch)
+from .state import (Stateful, check_parts_of, copied, data_epochs, get_generators,
+                           loaders_of, set_generators, state_error, tell_epoch)
 
 # %% ../nbs/02_learner.ipynb #5092927b
 class BatchViews:
@@ -415,10 +414,15 @@ def check_fit(learn, epochs, train, valid, lr, resume):
         if length(loader) == 0: raise ValueError(empty(loader, mode))
         if mode == 'train': lone_sample(learn, loader)
     if resume is None: return passes
-    if not isinstance(resume, dict) or 'position' not in resume: raise ValueError(
+    if not isinstance(resume, dict) or 'position' not in resume: raise state_error(resume,
         f'`resume` must be what `learn.state_dict()` returned, got {type(resume).__name__}')
     if resume['position'] is None: raise ValueError('the state to resume from was taken in the '
         'middle of a batch: take it in `after_batch` or later')
+    check_parts_of(resume)
+    n = resume['position'].get('pass', 0)
+    if n >= len(passes) + (resume['position']['level'] == 'pass'): raise state_error(resume,
+        f'the state has `position.pass` {n}, and an epoch of this fit has {len(passes)} '
+        f'passes, {[name for name,_ in passes]}')
     return passes
 
 # %% ../nbs/02_learner.ipynb #14b87735

@@ -67,7 +67,12 @@ class WeightedMean:
         self.total,self.placed = before + torch.zeros_like(value, dtype=dtype),True
     def state_dict(self): return dict(total=self.total, count=self.count)
     def load_state_dict(self, state):
-        self.total,self.count,self.placed = state['total'],state['count'],False
+        total,count = state['total'],state['count']
+        sums = torch.Tensor if count else (float,torch.Tensor)
+        fits = isinstance(total, sums) and isinstance(count, (int,float,torch.Tensor))
+        if not fits: raise ValueError(f'{self.name}: the state has the sum {total!r:.60} of '
+                                      f'{count!r:.60} samples')
+        self.total,self.count,self.placed = total,count,False
 
 # %% ../nbs/04_metrics.ipynb #603559d0
 def _check_number(name, value):

@@ -5,18 +5,19 @@
 # %% auto #0
 __all__ = ['INSIDE', 'HOLDS', 'is_generator', 'loader_generators', 'generator_state', 'get_generators', 'set_generators',
            'generators_kept', 'is_stateful', 'copied', 'loaders_of', 'tell_epoch', 'snapshot', 'frozen_names',
-           'n_bytes', 'Stateful']
+           'check_parts_of', 'state_error', 'refusing', 'n_bytes', 'Stateful']
 
 # %% ../nbs/09_state.ipynb #4b1e8792
 import copy
 import dataclasses
 import random
+import reprlib
 import sys
 import warnings
 import weakref
 from collections import deque
 from collections.abc import MutableMapping, MutableSequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib import import_module
 from itertools import zip_longest
@@ -321,6 +322,66 @@ def _same_layout(name, saved, mine):
         if a != b: raise ValueError(f'`{name}` of the state is another optimizer or has its '
                                     f'parameters in another order: {a}, expected {b}')
 
+# %% ../nbs/09_state.ipynb #f4a00002
+_ORDINARY = (ValueError,TypeError,LookupError,AttributeError,ArithmeticError,RuntimeError,
+             AssertionError)
+
+def _kind(value):
+    "What a value is, for the comparison; None if it may be anything."
+    if isinstance(value, bool): return 'True or False'
+    if isinstance(value, (int,float)) or getattr(value, 'shape', None) == (): return 'a number'
+    if isinstance(value, torch.Tensor): return 'a tensor'
+    if isinstance(value, str): return 'a text'
+    return 'an array' if type(value).__name__ == 'ndarray' else None
+
+def _unlike(saved, mine, path=(), strict=False):
+    "Place, value and what was expected, of the first value of another kind than the learner's."
+    if saved is None and not (strict and mine is not None or isinstance(mine, (dict,list))): return
+    if isinstance(mine, dict):
+        if not isinstance(saved, dict): return path,saved,'a dict'
+        pairs = [(k, saved[k], v) for k,v in mine.items() if k in saved]
+    elif isinstance(mine, (list,tuple)) and not hasattr(mine, '_fields'):
+        if not isinstance(saved, (list,tuple)): return path,saved,f'a {type(mine).__name__}'
+        pairs = [(i, *pair) for i,pair in enumerate(zip(saved, mine))]
+    else:
+        wanted = _kind(mine)
+        return None if wanted in (None, _kind(saved)) else (path, saved, wanted)
+    found = (_unlike(a, b, (*path, k), strict) for k,a,b in pairs)
+    return next(filter(None, found), None)
+
+def _same_kinds(saved, mine, *path, strict=False):
+    found = _unlike(saved, mine, path, strict)
+    if found: raise ValueError(f'the state has {reprlib.repr(found[1])} as '
+        f'`{".".join(map(str, found[0]))}`, expected {found[2]}')
+
+
+# %% ../nbs/09_state.ipynb #f4a00005
+_LIKE_PARAMETER = ('exp_avg','exp_avg_sq','max_exp_avg_sq','momentum_buffer','square_avg',
+                   'grad_avg','acc_delta','sum','exp_inf','prev')
+
+def _same_moments(name, saved, opt):
+    "What an optimizer keeps of each parameter: shapes, and a number as `step`."
+    mine = {**opt.state_dict(), 'state': {}}  # by number of the parameter
+    _same_kinds(saved, mine, 'objects', name, strict=True)
+    params = [p for group in opt.param_groups for p in group['params']]
+    numbers = [i for group in saved['param_groups'] for i in group['params']]
+    shapes = dict(zip(numbers, [tuple(p.shape) for p in params]))
+    names = {}  # what the first parameter has, the others have
+    for number,kept in saved['state'].items():
+        if number not in shapes: raise ValueError(f'the state has {number!r} in `objects.{name}.'
+            f'state`, expected numbers of parameters, 0 to {len(params)-1}')
+        wanted = {k: torch.empty(shapes[number], device='meta') for k in _LIKE_PARAMETER}
+        place = 'objects',name,'state',number
+        _same_kinds(kept, {'step': 0, **wanted}, *place)
+        names = names or kept
+        if kept and {*kept} != {*names}: raise ValueError(f'the state '
+            f'has {sorted(kept)} in `objects.{name}.state.{number}`, expected {sorted(names)}')
+        for key in kept.keys() & wanted.keys():
+            if kept[key] is not None and tuple(kept[key].shape) != shapes[number]: raise ValueError(
+                f'the state has a tensor {tuple(kept[key].shape)} as '
+                f'`{".".join(map(str, (*place, key)))}`, expected {shapes[number]}')
+
+
 # %% ../nbs/09_state.ipynb #4f0c21a5
 def frozen_names(
     module, # A module
@@ -392,11 +453,54 @@ def _sizes(loader):
     return [batch_size if isinstance(batch_size, int) else None, n]
 
 
+# %% ../nbs/09_state.ipynb #f4a00007
+_PARTS = ('position','clocks','objects','layout','gradients','counts','loaders','subs',
+          'generators','pass_generators')
+
+def check_parts_of(
+    state, # To go on from
+):
+    "Raise unless a state has all its parts."
+    missing = [name for name in _PARTS if name not in state]
+    if isinstance(state.get('clocks'), dict):
+        missing += [f'clocks.{name}' for name in CLOCKS if name not in state['clocks']]
+    if missing: raise state_error(state, f'the state lacks {missing}')
+
+def state_error(
+    state, # That does not fit; with a `path` if it is from a file
+    text,  # What is wrong
+)->Exception:
+    "The error for a state: `CheckpointError` for one that `resume` has read, else ValueError."
+    path = state.get('path') if isinstance(state, dict) else None
+    if path is None: return ValueError(text)
+    error = import_module('nntrain.checkpoint.format').CheckpointError
+    return error(f'{path}: {text}; take another checkpoint, or the learner that it was taken of')
+
+@contextmanager
+def refusing(
+    state,    # As for `state_error`
+    expected, # In words
+    what='',  # Of which part
+):
+    "What is raised inside because of a wrong value becomes one kind of error."
+    try: yield
+    except torch.OutOfMemoryError: raise
+    except _ORDINARY as error:
+        if str(error).startswith(f'{state.get("path")}: '): raise  # of a part, and told already
+        said = f'{error}' if isinstance(error, ValueError) else (
+            f'{type(error).__name__}: {error}, expected {expected}')
+        raise state_error(state, f'{what}{said}') from error
+
+
 # %% ../nbs/09_state.ipynb #22d67e6f
 def _check(learn, state):
     "Raise what is wrong with `state` for `learn`, before anything is changed."
-    if not isinstance(state, dict) or 'pass_generators' not in state: raise ValueError(
+    if not isinstance(state, dict) or 'pass_generators' not in state: raise state_error(state,
         f'expected what `learn.state_dict()` returned, got {type(state).__name__}')
+    check_parts_of(state)
+    with refusing(state, 'what `learn.state_dict()` returned'): _compare(learn, state)
+
+def _compare(learn, state):
     objects,loaders = _stateful(learn),loaders_of(learn.dls)
     _same_names('objects', state['objects'], objects)
     _same_names('loaders', state['loaders'], [k for k,v in loaders.items() if is_stateful(v)])
@@ -405,22 +509,39 @@ def _check(learn, state):
             mine,frozen = value.state_dict(),state.get('frozen', {}).get(name, {})
             _same_tensors(name, state['objects'][name], mine, frozen)
             _same_base(name, frozen, mine)
+        elif hasattr(value, 'param_groups'): _same_moments(name, state['objects'][name], value)
+        else: _same_kinds(state['objects'][name], value.state_dict(), 'objects', name)
     for name,layout in _layout(learn).items(): _same_layout(name, state['layout'][name], layout)
     subs = {learn.name_of(s): s for s in learn.subs}
     gone = sorted({*state['subs']} - {*subs})
     if gone: raise ValueError(f'the state has subscribers {gone}, which this learner lacks: '
                               f'subscribe them; it has {sorted(subs)}')
+    for name,loader in loaders.items():
+        if name in state['loaders']: _same_kinds(state['loaders'][name], loader.state_dict(),
+                                                 'loaders', name)
+    for name in state['subs']:
+        with suppress(AttributeError):  # what a fit makes is not there yet
+            mine = subs[name].state_dict()
+            _same_kinds(state['subs'][name], mine, 'subs', name)
+    _same_tensors('gradients', state['gradients'], {name: p for name,p in _parameters(learn).items()
+                                                    if name in state['gradients']})
+    now = get_generators(loaders.values())
+    for name in ('generators','pass_generators'):
+        if state[name] is not None: _same_kinds(state[name], now, name)  # no pass has begun
     new = [k for k,s in subs.items() if k not in state['subs'] and s.state_dict()]
     if new: warnings.warn(f'the state knows nothing of the subscribers {new}: they start afresh')
 def _check_resume(learn, state):
     "`_check`, and that what goes on is what was begun: rates and settings of the optimizers."
     _check(learn, state)
     for name,saved in state.get('settings', {}).items():
-        for key,now in _settings(learn)[name].items():
+        for key,now in _settings(learn).get(name, {}).items():
             before = [saved.get(key, now)]
-            if key == 'lr': now,before = float(learn.lr),[*before, state['lr']]
-            if now not in before: raise ValueError(f'resume: `{name}` is made with {key}={now} '
-                f'now, the state was taken with {key}={before[0]}: make it with that value, or '
+            if key == 'lr': now,before = float(learn.lr),[*before, state.get('lr')]
+            with refusing(state, 'plain values', f'`settings.{name}.{key}`: '):
+                other = now not in before
+            if other: raise state_error(state,
+                f'resume: `{name}` is made with {key}={now} now, the state was taken with '
+                f'{key}={reprlib.repr(before[0])}: make it with that value, or '
                 f'`learn.load_state_dict(state)`, change it, and fit with reset_opt=False')
 
 def _check_sizes(name, loader, saved):
@@ -435,22 +556,41 @@ def _check_sizes(name, loader, saved):
 def _load(learn, state, running=None):
     "Load all but the loader that is `running`; generators last, as what comes before may draw."
     state,loaders = copied(state),loaders_of(learn.dls)
+    def put(kind, name, holder, **options):
+        saved,place = state[kind][name],f'`{kind}.{name}`'
+        with refusing(state, f'what the `state_dict` of a {type(holder).__name__} returns',
+                      f'{place} cannot be loaded: '): holder.load_state_dict(saved, **options)
     for name,value in _stateful(learn).items():
-        part = dict(strict=False) if state.get('frozen', {}).get(name) else {}
-        value.load_state_dict(state['objects'][name], **part)
+        put('objects', name, value,
+            **(dict(strict=False) if state.get('frozen', {}).get(name) else {}))
     for name,parameter in _parameters(learn).items():
         grad = state['gradients'].get(name)
         parameter.grad = None if grad is None else grad.to(parameter.device)
     for name in state['loaders'].keys() - {running}:
-        loaders[name].load_state_dict(state['loaders'][name])
+        put('loaders', name, loaders[name])
         iter(loaders[name])  # a pass left half-way is over: the next one is new
     for sub in learn.subs:
-        saved = state['subs'].get(learn.name_of(sub))
-        if saved is not None: sub.load_state_dict(saved)
-    for name in CLOCKS: setattr(learn, name, state['clocks'][name])
-    learn.first_epoch,learn.data_epoch = data_epochs(state)
-    learn.counts,learn.pass_generators = state['counts'],state['pass_generators']
-    set_generators(state['generators'], loaders.values())
+        if state['subs'].get(name := learn.name_of(sub)) is not None: put('subs', name, sub)
+    with refusing(state, 'what `learn.state_dict()` returned'):
+        for name in CLOCKS: setattr(learn, name, state['clocks'][name])
+        learn.first_epoch,learn.data_epoch = data_epochs(state)
+        learn.counts,learn.pass_generators = state['counts'],state['pass_generators']
+        set_generators(state['generators'], loaders.values())
+
+@contextmanager
+def _all_or_nothing(learn):
+    "Put everything back, and go on with the error, if loading a state fails half-way."
+    loaders = [*loaders_of(learn.dls).values()]
+    undo,generators = snapshot(vars(learn), skip=loaders),get_generators(loaders)
+    positions = [(vars(l), dict(vars(l))) for l in loaders if hasattr(l, '__dict__')]
+    try: yield
+    except BaseException:
+        undo()
+        for now,before in positions:
+            now.clear()
+            now.update(before)
+        set_generators(generators, loaders)
+        raise
 
 # %% ../nbs/09_state.ipynb #9ab2010c
 def _warn_of_place(learn, position):
@@ -505,18 +645,15 @@ class Stateful:
 
     def load_state_dict(self, state):
         "Put `state` back: all of it or, if it does not fit this learner, nothing."
-        undo = snapshot(vars(self), skip=loaders_of(self.dls).values())
-        try:
-            if self.opt is None and state['layout']:
+        with _all_or_nothing(self):
+            if self.opt is None and isinstance(state, dict) and state.get('layout'):
                 self.make_opt()  # one optimizer or more
                 self.made_opts = {id(opt) for opt in self.optimizers}
             _check(self, state)
             _load(self, state)
             if 'validated' in state:   # of a best checkpoint: the average that had the value
-                self.model.load_state_dict(state['validated'], strict=False)
-        except BaseException:
-            undo()
-            raise
+                with refusing(state, 'weights of the model', '`validated` cannot be loaded: '):
+                    self.model.load_state_dict(state['validated'], strict=False)
 
     def position(self):
         "What comes next; None in the middle of a batch."
@@ -536,17 +673,23 @@ class Stateful:
         state = self.resuming
         if state is None: return 0
         if state['position']['level'] == level:
-            _check_resume(self, state)
-            _load(self, state)
+            with _all_or_nothing(self):
+                _check_resume(self, state)
+                _load(self, state)
             self.resuming = None
         return state['position'].get(level, 0)
 
     def pass_batches(self):
         "The iterator of the running pass, and the number of the batch that it starts with."
-        state,loaders = self.resuming,loaders_of(self.dls)
+        state = self.resuming
         if state is None:
-            self.pass_generators = get_generators(loaders.values())
+            self.pass_generators = get_generators(loaders_of(self.dls).values())
             return iter(self.dl),0
+        with _all_or_nothing(self): return self.batches_after(state)
+
+    def batches_after(self, state):
+        "The iterator of a pass that goes on from `state`, and the number of its next batch."
+        loaders = loaders_of(self.dls)
         _check_resume(self, state)
         start,name,self.resuming = state['position']['batch'],self.passes[self.pass_index][0],None
         self.iter,self.n_done = max(start-1, 0),start
@@ -554,13 +697,16 @@ class Stateful:
             _load(self, state)
             if not start: return self.pass_batches()
             return iter(()),start
-        _check_sizes(name, self.dl, state.get('sizes', {}).get(name, ()))
-        set_generators(state['pass_generators'], loaders.values())
-        if name in state['loaders']: loaders[name].load_state_dict(state['loaders'][name])
+        with refusing(state, ''): _check_sizes(name, self.dl, state.get('sizes', {}).get(name, ()))
+        with refusing(state, 'states of generators', '`pass_generators` cannot be loaded: '):
+            set_generators(state['pass_generators'], loaders.values())
+        with refusing(state, 'what the loader had', f'`loaders.{name}` cannot be loaded: '):
+            if name in state['loaders']: loaders[name].load_state_dict(state['loaders'][name])
         batches = iter(self.dl)
         for n in range(0 if name in state['loaders'] else start):  # the same draws, the same order
-            if next(batches, self) is self: raise ValueError(f'the state is of batch {start}, but '
-                f'the {name} loader gave {n} batches: is it another dataset or batch size?')
+            if next(batches, self) is self: raise state_error(state,
+                f'the state is of batch {start}, but the {name} loader gave {n} '
+                'batches: is it another dataset or batch size?')
         _load(self, state, running=name)
         return batches,start
 

@@ -10,16 +10,23 @@ import signal
 import time
 import warnings
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from nntrain.checkpoint.checkpoint import CheckpointS
 from nntrain.checkpoint.files import FileError
-from nntrain.checkpoint.folder import best_of, resume, show_checkpoints
-from nntrain.checkpoint.format import difference, read_checkpoint, write_checkpoint
+from nntrain.checkpoint.folder import best_of, checkpoints, resume, show_checkpoints
+from nntrain.checkpoint.format import (CheckpointError, difference, read_checkpoint, read_manifest,
+                                       write_checkpoint)
 from nntrain.checkpoint.weights import load_model, save_model
+from nntrain.dataloaders import TensorLoader
+from nntrain.learner import Learner
+from nntrain.state import copied
 from nntrain.tracking.history import History
 
 STATE = dict(position=dict(level='epoch', epoch=1), clocks=dict(n_steps=3), lr=0.1,
@@ -172,6 +179,131 @@ def test_weights(kind, suffix, tmp_path):
     assert torch.equal(weight, model.weight) and listing(tmp_path) == before
 
 
+# --- a state whose structure lies: each is signed, and only what it says is wrong -----------------
+
+def run_of(folder):
+    from types import SimpleNamespace
+    from nntrain.tracking.recorder import RecorderS
+    from nntrain.training.early_stopping import EarlyStoppingS
+    from nntrain.training.schedule import TorchScheduleS
+    from nntrain.training.weight_averaging import EMAS
+    from nntrain.metrics import MetricsS, accuracy
+    torch.manual_seed(1)
+    x, y = torch.randn(44, 6), torch.arange(44) % 3
+    model = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 3))
+    dls = SimpleNamespace(train=TensorLoader(x, y, batch_size=8, shuffle=True), valid=[(x, y)])
+    steps = TorchScheduleS(lambda opt: torch.optim.lr_scheduler.StepLR(opt, 3))
+    learn = Learner(model, dls, nn.functional.cross_entropy, torch.optim.Adam, 0.01, [
+        steps, MetricsS(accuracy), RecorderS(), EMAS(0.9), EarlyStoppingS(patience=5)])
+    return learn, CheckpointS(folder, every_steps=4, keep=9, background=False)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('run')
+    learn, saver = run_of(folder)
+    learn.fit(2, subs=saver)
+    return folder/'step-00000008'
+
+
+def parts(value, path=()):
+    "The places of a nested state, at most two of a list."
+    yield path
+    if isinstance(value, dict): inner = value.items()
+    else: inner = [*enumerate(value)][:2] if isinstance(value, (list, tuple)) else ()
+    for key, item in inner: yield from parts(item, (*path, key))
+
+
+GONE = object()
+LIES = dict(gone=GONE, text='x', number=-1, huge=2**62, decimal=0.5, empty={}, items=[],
+            more=[[1], 2], tensor=torch.ones(7), dtype=torch.float16, flag=True, array=np.ones(3), none=None)
+
+
+def lie(value, path, new):
+    "A copy of a nested state with `new` at `path`."
+    if not path: return new
+    key, *rest = path
+    items = dict(value) if isinstance(value, dict) else [*value]
+    if rest or new is not GONE: items[key] = lie(items[key], rest, new)
+    else: del items[key]
+    return items if not isinstance(value, tuple) else tuple(items)
+
+
+def forged_state(seed, state):
+    draw = random.Random(seed)
+    places = {}
+    for path in parts(state):
+        if path: places.setdefault(path[:2], []).append(path)
+    path = draw.choice(places[draw.choice(sorted(places, key=str))])
+    return path, (name := draw.choice(sorted(LIES))), lie(state, path, LIES[name])
+
+
+def everything(learn): return learn.model.state_dict(), learn.subs, torch.get_rng_state()
+
+
+def forged_run(seed, run, tmp_path):
+    "Go on from a forged checkpoint; what was said, None if it was no error."
+    path, kind, state = forged_state(seed, read_checkpoint(run))
+    shutil.rmtree(tmp_path/'forged', ignore_errors=True)
+    (tmp_path/'forged').mkdir()
+    folder = tmp_path/'forged'/run.name
+    write_checkpoint(folder, state, read_manifest(run)['info'], fsync=False)
+    learn, saver = run_of(tmp_path/'forged')
+    files, before = listing(folder), copied(everything(learn))
+    where = f'seed {seed}: {".".join(map(str, path))} is {kind}'
+    try:
+        with bounded(): learn.fit(2, subs=saver, resume=True)
+    except CheckpointError as error:
+        assert not difference(copied(everything(learn)), before), where
+        assert listing(folder) == files, where
+        assert str(tmp_path) in str(error) and len(str(error)) < 2000, where
+        return where, str(error)
+    except Late: raise AssertionError(f'{where}: it hangs')
+    except Exception as error: raise AssertionError(f'{where}: {error!r}') from error
+    return where, None
+
+
+def lies(seeds, run, tmp_path):
+    "Many of them: how many were refused, and how many went on to the end of the fit."
+    said = []
+    with warnings.catch_warnings(), redirect_stdout(StringIO()):
+        warnings.simplefilter('ignore')
+        for seed in seeds: said.append(forged_run(seed, run, tmp_path)[1])
+    return len([text for text in said if text]), said.count(None)
+
+
+def test_lies(run, tmp_path):
+    refused, went_on = lies(range(40), run, tmp_path)
+    assert refused > 30 and refused + went_on == 40
+
+
+@pytest.mark.parametrize('path, kind, text', [
+    (('clocks', 'n_steps'), 'gone', "the state lacks ['clocks.n_steps']"),
+    (('position', 'pass'), 'huge', f'`position.pass` {2**62}, and an epoch of this fit has 2'),
+    (('objects', 'opt', 'state', 0, 'exp_avg'), 'tensor',
+     'tensor (7,) as `objects.opt.state.0.exp_avg`, expected (8, 6)'),
+    (('objects', 'opt', 'state', 0, 'step'), 'text',
+     "has 'x' as `objects.opt.state.0.step`, expected a number"),
+    (('objects', 'model', '0.weight'), 'tensor', '0.weight has (7,) in the state, (8, 6) in the'),
+    (('loaders', 'train', 'position'), 'text', "has 'x' as `loaders.train.position`, expected a num"),
+    (('subs', 'EarlyStoppingS', 'wait'), 'tensor', 'as `subs.EarlyStoppingS.wait`, expected a num'),
+    (('subs', 'MetricsS'), 'text', "has 'x' as `subs.MetricsS`, expected a dict"),
+    (('generators', 'torch'), 'tensor', 'the state has'),
+    (('gradients',), 'text', "state.json has 'x' as `gradients`, expected a dict")])
+def test_what_a_lie_is_told(path, kind, text, run, tmp_path, monkeypatch):
+    state = lie(read_checkpoint(run), path, LIES[kind])
+    monkeypatch.setitem(globals(), 'forged_state', lambda *_: (path, kind, state))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        said = forged_run(0, run, tmp_path)[1]
+    assert said and (text in said or path[0] == 'generators') and 'take another' in said, said
+    if path[0] == 'position': return  # which a fit reads
+    learn = run_of(tmp_path)[0]
+    before = copied(everything(learn))
+    with pytest.raises(CheckpointError): learn.load_state_dict(resume(tmp_path/'forged'))
+    assert not difference(copied(everything(learn)), before) and learn.opt is None
+
+
 @pytest.mark.parametrize('text', ['', '{', '[]', 'null', '['*10**5, *(
     json.dumps({**dict(rows=[], passes=[], series={}), field: odd})
     for field in ('rows', 'passes', 'series') for odd in (None, 1, 'x', [1], [[]], {'a': 1}))])
@@ -205,3 +337,10 @@ def test_random_edits(good, tmp_path):
         shutil.rmtree(path)
     print(f'2000 edits, seeds 0 to 1999: {wrong} refused, {whole} read as they were')
     assert wrong > 1000
+
+
+@pytest.mark.faults
+def test_random_lies(run, tmp_path):
+    refused, went_on = lies(range(2000), run, tmp_path)
+    print(f'2000 lies, seeds 0 to 1999: {refused} refused, {went_on} without consequence')
+    assert refused > 1500

@@ -100,14 +100,23 @@ def beats_all(
     return info is None or (value > info['value'] if larger else value < info['value'])
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #b7e1a002
-_PLACE = {'level': {'epoch','pass','batch'}, 'epoch': range(2**63), 'pass?': range(2**31),
-          'batch?': range(2**63), 'over?': bool}
+_COUNT,_LEVELS = range(2**63),('epoch','pass','batch')
+_PLACE = {'level': {*_LEVELS}, 'epoch': _COUNT, 'pass?': _COUNT, 'batch?': _COUNT, 'over?': bool}
+_NEEDED = dict(epoch={}, batch={'pass': _COUNT, 'batch': _COUNT, 'over': bool})
+_NEEDED['pass'] = {'pass': _COUNT}
 _RUN = {'n_epochs?': range(2**63), 'finished?': bool, 'exact?': bool}
 _ANY = {str: object}
-_STATE = {'position?': _PLACE, 'run?': _RUN, 'clocks?': {str: range(2**63)}, 'objects?': _ANY,
-          'subs?': _ANY, 'loaders?': _ANY, 'rows?': {str: dict}, 'lr?': float, 'counts?': dict,
-          'gradients?': {str: torch.Tensor}, 'validated?': {str: torch.Tensor},
-          'generators?': _ANY, 'pass_generators?': _ANY}
+_LAYOUT = {str: [str, [[[str, [_COUNT]]]]]}  # class, and groups of name and shape
+_DRAWS = {'python': [object]*3, 'torch': torch.Tensor, 'loaders': list, 'numpy?': tuple,
+          'cuda?': [torch.Tensor]}
+_STATE = {'position?': _PLACE, 'run?': _RUN, 'clocks?': {str: _COUNT}, 'objects?': _ANY,
+          'subs?': _ANY, 'loaders?': _ANY, 'rows?': {str: dict}, 'lr?': float,
+          'counts?': {str: _COUNT}, 'gradients?': {str: torch.Tensor}, 'layout?': _LAYOUT,
+          'validated?': {str: torch.Tensor}, 'frozen?': {str: dict},
+          'settings?': {str: dict}, 'sizes?': {str: [(_COUNT, None), (_COUNT, None)]},
+          'data_epochs?': [range(-1, 2**63), range(-1, 2**63)],
+          'generators?': _DRAWS, 'pass_generators?': (None, _DRAWS)}
+
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #0cd5957a
 def resume(
@@ -122,7 +131,9 @@ def resume(
             'give `CheckpointS` a column as `best`'*best + ', expected folders named step-...')
         path = found
     state = read_checkpoint(path) if state is None else state
-    FileReader(path/'state.json', CheckpointError).check(state, _STATE)
+    reader = FileReader(path/'state.json', CheckpointError)
+    place = reader.check(state, _STATE).get('position')
+    if place: reader.check(place, _NEEDED[place['level']], 'position')
     made,now = read_manifest(path)['versions'],made_with()
     other = [f'{k} {made[k]}, not {now[k]}' for k in made if made[k] != now.get(k, made[k])]
     if other: warnings.warn(f'{path} was written with {"; ".join(other)}: what follows need not be '

@@ -167,6 +167,9 @@ def load_state_dict(self:OrderedLoader,
         if state[name] != mine[name]: raise ValueError(
             f'{type(self).__name__}: taken with {name}={state[name]}, this loader has '
             f'{name}={mine[name]}: its batches are others; make the loader as it was made then')
+    for name in ('seed', 'epoch', 'position'):
+        if type(state[name]) is not int and (name, state[name]) != ('seed', None): raise ValueError(
+            f'{type(self).__name__}: the state has {name} {state[name]!r:.60}, expected a number')
     if not 0 <= state['position'] <= len(self): raise ValueError(
         f"{type(self).__name__}: state at position {state['position']}, expected 0 to {len(self)}")
     self.seed,self.epoch,self.position = state['seed'],state['epoch'],state['position']

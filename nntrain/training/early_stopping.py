@@ -118,6 +118,11 @@ class MonitorS(Subscriber):
         else: self.wait += 1
         self.counted = rows
         self.decide(learn, better)
+    def load_state_dict(self, state):
+        super().load_state_dict(state)
+        if not isinstance(self.best, (int,float,type(None))): raise ValueError(
+            f'{type(self).__name__}: the best value of the state is {self.best!r:.60}')
+
     def decide(self, learn, better): "What follows from whether the value is the best so far."
 
 # %% ../../nbs/training/05_early_stopping.ipynb #e5fbc3ad
