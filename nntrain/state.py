@@ -305,7 +305,7 @@ def _same_names(kind, saved, mine):
     if unknown: raise ValueError(
         f'the state has {kind} {unknown}, unknown to this learner, which has {sorted(mine)}')
 
-def _same_tensors(name, saved, mine, frozen):
+def _same_tensors(name, saved, mine, frozen=()):
     "Compare two state dicts of a module, but for what is `frozen`; ten differences at most."
     mine = {k: v for k,v in mine.items() if k not in frozen}
     shape = lambda d, k: 'nothing' if k not in d else tuple(getattr(d[k], 'shape', ()))
