@@ -22,7 +22,9 @@ def replace_folders(
     client,      # The run that is open, in a folder of its own
 ):
     "Rename the offline folders that earlier processes of the same run have left."
-    for old in folder.glob(f'offline-run-*-{client.id}'):
+    ours = re.compile(rf'offline-run-\d+_\d+-{re.escape(client.id)}(-\d+)?')  # -1: same second
+    for old in folder.glob('offline-run-*'):
+        if not ours.fullmatch(old.name): continue
         if old.resolve() == Path(client.dir).resolve().parent: continue
         new = old.with_name(old.name.replace('offline', 'replaced'))
         shutil.rmtree(new, ignore_errors=True)
