@@ -1,4 +1,5 @@
 """Subscribers, variants and methods of ours on the pretend device: what waits, what is foreign."""
+import json
 import subprocess
 import sys
 import warnings
@@ -14,6 +15,7 @@ from nntrain.all import *
 from nntrain.inspect.device_check import OUTER, Seen
 from nntrain.inspect.pretend import meter, pretend_device
 from nntrain.learner import METHODS
+from pages import NBS
 
 def images(n=3, size=8, seed=0):
     draw = torch.Generator().manual_seed(seed)
@@ -226,3 +228,39 @@ def test_a_normal_fit_imports_none_of_it():
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert '[]' in done.stdout.splitlines() and done.stdout.splitlines()[-1] == 'True', done.stdout
+
+
+def programs_of(page):
+    "The code cells of a page that are shown, as they are, on the pretend device."
+    cells = json.loads((NBS/page).read_text(encoding='utf-8'))['cells']
+    code = [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code']
+    return [text.replace("device='cpu'", 'device=pretend_device()') for text in code
+            if not text.startswith('#| hide')]
+
+
+def fits_of(page, monkeypatch):
+    "Run a page's programs: (the program, waits in batch events, foreign tensors) of each fit."
+    found,fit,elsewhere = [],Learner.fit,lambda *_: None  # an assert may compare with the CPU's
+
+    def seen_fit(learn, *args, **kwargs):
+        if DeviceS not in learn.subs: learn.subscribe(DeviceS(pretend_device()))
+        try: seen = seen_while(learn, lambda: fit(learn, *args, **kwargs))
+        finally: meter.on_foreign = elsewhere
+        found.append((program, *seen))
+    monkeypatch.setattr(Learner, 'fit', seen_fit)
+    monkeypatch.setattr(meter, 'on_foreign', elsewhere)
+    space = dict(pretend_device=pretend_device)
+    for program in programs_of(page): exec(compile(program, page, 'exec'), space)
+    return found
+
+
+@pytest.mark.parametrize('page, waiting', [('guides/05_recipes.ipynb', {'SkipNaNsS', 'CountedSkipS'}),
+                                           ('index.ipynb', set())])
+def test_no_recipe_waits_in_a_batch_but_the_one_that_says_so(page, waiting, monkeypatch):
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        fits = fits_of(page, monkeypatch)
+    wrong = [(program, inside, foreign) for program,inside,foreign in fits
+             if foreign or {who for *_,who in inside} - waiting]
+    assert fits and not wrong, wrong
+    assert {who for _,inside,_ in fits for *_,who in inside} == waiting

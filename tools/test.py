@@ -4,16 +4,19 @@
 
 clean: nbdev_clean changes no notebook. export: nbdev_export changes no module, all are in git.
 readme: README.md is what index.ipynb says. book: each page has its row in contents.ipynb and knows
-its neighbours. check: the rules of tools/check.py. Then, a few at a time, each notebook, each file
-of tests/ (without those marked `faults`: make test-faults), and wheel: it installs and trains in an
-environment without nbdev. The closing line counts each test of tests/ for itself.
+its neighbours. check: the rules of tools/check.py. wheel: it installs and trains in an environment
+without nbdev. Clean and export come first; then, a few at a time, the others, each file of tests/
+(without those marked `faults`: make test-faults) and each notebook. The closing line counts each
+test of tests/ for itself.
 """
 import re
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
+import pytest
 from test_nbs import ROOT, notebooks, prepare, report, run, run_all, total
 
 
@@ -47,10 +50,9 @@ def export():
     return ok, output
 
 
-def readme(): return run([sys.executable, 'tools/readme.py', '--check'], timeout=120)
-def book(): return run([sys.executable, 'tools/book.py', '--check'], timeout=60)
-def check(): return run([sys.executable, 'tools/check.py'], timeout=120)
-def wheel(): return subprocess.run([sys.executable, 'tools/wheel.py'], cwd=ROOT).returncode == 0
+def tool(*arguments):
+    "Run a script of this folder."
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT/'tools').returncode == 0
 
 
 def log_of(file): return ROOT/'runs/tests'/f'{Path(file).stem}.txt'
@@ -58,14 +60,12 @@ def log_of(file): return ROOT/'runs/tests'/f'{Path(file).stem}.txt'
 
 def unit(file):
     "Run one file of tests; what pytest printed stays in runs/tests."
-    command = [sys.executable, '-m', 'pytest', '-q', '-m', 'not faults', '-p', 'no:cacheprovider',
-               file]
-    done = subprocess.run(command, cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT)
     log_of(file).parent.mkdir(parents=True, exist_ok=True)
-    log_of(file).write_text(done.stdout, encoding='utf-8')
-    print(done.stdout)
-    return done.returncode in (0, 5)  # 5: all of them are marked `faults`
+    with (log_of(file).open('w', encoding='utf-8') as out, redirect_stdout(out),
+          redirect_stderr(out)):
+        code = pytest.main(['-q', '-m', 'not faults', '-p', 'no:cacheprovider', file])
+    print(log_of(file).read_text(encoding='utf-8'))
+    return code in (0, 5)  # 5: all of them are marked `faults`
 
 
 def n_passed(file):
@@ -77,12 +77,17 @@ def n_passed(file):
 def main():
     prepare()
     results = []
-    for test in (clean, export, readme, book, check):
+    for test in (clean, export):
         start = time.time()
-        results.append(report(test.__name__, *test(), time.time()-start))
-    files = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('tests/test_*.py'))
+        ok = report(test.__name__, *test(), time.time()-start)
+        results.append((test.__name__, 'passed' if ok else 'failed'))
+    files = sorted((path.relative_to(ROOT).as_posix() for path in ROOT.glob('tests/test_*.py')),
+                   key=lambda file: -(ROOT/file).stat().st_size)
     units = [(file, unit, file) for file in files]
-    results += run_all([('wheel', wheel), *notebooks(), *units], timeout=900)
+    tools = [('check', tool, 'check.py'), ('readme', tool, 'readme.py', '--check'),
+             ('book', tool, 'book.py', '--check')]
+    jobs = [('wheel', tool, 'wheel.py'), *units, *tools, *notebooks()]
+    results += run_all(jobs, timeout=900)
     return total(results, more=sum(map(n_passed, files)))
 
 
