@@ -1,7 +1,7 @@
-"""Random SIGKILLs over kinds of runs, and folders that change under a run: `make test-faults`.
+"""Random SIGKILLs over kinds of runs: `make test-faults`.
 
-`NNTRAIN_KILLS=1000 python -m pytest -s -m faults tests/test_kills.py` kills a thousand times and
-prints the count. Two ranks are two copies of this process here, which is fast; those that torchrun
+`NNTRAIN_KILLS=1000 python -m pytest -m faults tests/test_kills.py` kills a thousand times and
+prints the count at its end. Two ranks are two copies of this process here, which is fast; those that torchrun
 starts are killed in test_ranks.py."""
 import multiprocessing
 import os
@@ -20,13 +20,10 @@ from safetensors.torch import load_file
 
 import test_ranks
 
-from test_faults import Keyed, in_background, learner, quiet, same, trained
+from test_faults import Keyed, in_background, learner, trained
 
-from nntrain.checkpoint.checkpoint import CheckpointS
 from nntrain.checkpoint.folder import checkpoints
-from nntrain.checkpoint.format import write_checkpoint
 from nntrain.checkpoint.verify import check_resume
-from nntrain.checkpoint.weights import save_model
 from nntrain.training.gradients import GradientAccumulationS
 from nntrain.training.weight_averaging import EMAS
 
@@ -44,14 +41,14 @@ N_EACH = -(-N_KILLS//(len(KINDS) + 1))  # two ranks are a kind too
 
 @pytest.mark.faults
 @pytest.mark.parametrize('kind', KINDS)
-def test_random_kills(kind):
+def test_random_kills(kind, record_property):
     draw, n = random.Random(kind), N_EACH
     at = [(event, draw.randint(1, EVENTS[event])) for event in draw.choices([*EVENTS], k=n)]
     with in_background() if kind == 'background' else nullcontext(), warnings.catch_warnings():
         warnings.simplefilter('ignore')
         rows = check_resume(KINDS[kind], at=at)
-    print(f'{kind}: {len(rows)} kills, {len(rows)} identical ends')
     assert len(rows) == n
+    record_property('said', f'{kind}: {n} kills, {n} identical ends')
 
 
 def one_rank(place, port, again, folder, *moment):
@@ -81,7 +78,7 @@ def two_ranks(folder, again=0, rank=-1, event='after_batch', at=-1):
 
 
 @pytest.mark.faults
-def test_random_kills_of_two_ranks(tmp_path):
+def test_random_kills_of_two_ranks(tmp_path, record_property):
     import_module('torch._dynamo')  # once, and not in every copy
     def ends(folder): return [load_file(folder/f'rank-{place}.safetensors') for place in range(2)]
     draw, n = random.Random(0), 0
@@ -96,50 +93,7 @@ def test_random_kills_of_two_ranks(tmp_path):
             assert not different, f'{moment}: {different} differ'
         shutil.rmtree(tmp_path/'run')
         n += 1
-    print(f'two ranks: {n} kills, {n} identical ends')
-
-
-def gone(path): shutil.rmtree(path)
-def moved(path): path.rename(path.with_name('moved'))
-
-
-def another(path):
-    moved(path)
-    path.mkdir()
-
-
-@pytest.mark.parametrize('change', [gone, moved, another])
-@pytest.mark.parametrize('choice', ['raise', 'warn'])
-def test_folder_changes_in_mid_run(change, choice, tmp_path):
-    whole = trained(tmp_path/'whole', seed=1)
-    path, learn = tmp_path/'run', learner(seed=1)
-    saver = CheckpointS(path, 3, on_save_error=choice, background=False, best='valid loss')
-    learn.on('after_batch', lambda learn: learn.training and learn.train_iter == 4 and change(path))
-    def fit(): learn.fit(2, subs=saver)
-    if choice == 'raise':
-        with pytest.raises(OSError, match='deleted, moved or replaced') as told: quiet(fit)
-        assert 'the last checkpoint is step-00000003' in told.value.__notes__[0]
-    else:
-        said, _ = quiet(fit)
-        assert any('the last checkpoint is step-00000003' in text for text in said), said
-        same(whole['objects'], learn.state_dict()['objects'])  # training went on as without
-    if change is another: assert not checkpoints(path)
-
-
-@pytest.mark.parametrize('name', ['.tmp-step-00000003', '.trash-step-00000003', 'step-00000003',
-                                  '.lock'])
-def test_links_in_the_way_of_a_writer(name, tmp_path):
-    mine, run = tmp_path/'mine', tmp_path/'run'
-    for folder in (mine, run): folder.mkdir()
-    (mine/'precious').write_text('precious')
-    (run/name).symlink_to(mine if name != '.lock' else mine/'precious')
-    if name == '.lock':
-        with pytest.raises(RuntimeError, match='cannot be the lock'): trained(run)
-    else: write_checkpoint(run/'step-00000003', {})
-    assert [*mine.iterdir()] == [mine/'precious'] and (mine/'precious').read_text() == 'precious'
-    (run/'model.safetensors').symlink_to(mine/'precious')
-    save_model(learner().model, run/'model.safetensors')
-    assert (mine/'precious').read_text() == 'precious'
+    record_property('said', f'two ranks: {n} kills, {n} identical ends')
 
 
 @pytest.mark.faults

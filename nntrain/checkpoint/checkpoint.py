@@ -7,6 +7,7 @@ __all__ = ['SaveEvery', 'BestColumn', 'AfterAllS', 'CheckpointS']
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #8cd81996
 import errno
+import os
 import signal
 import time
 import warnings
@@ -110,7 +111,7 @@ class AfterAllS(Subscriber):
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #e797c2f3
 class CheckpointS(Subscriber):
     "Save the run into a folder, so that `fit(..., resume=True)` continues it exactly."
-    order,depth,signals,chosen,ranks = SAVE,0,None,False,None
+    order,depth,signals,ready,chosen,ranks = SAVE,0,None,False,False,None
     def __init__(self,
         folder,                # Folder of this run alone; made if it is missing
         every_steps=None,      # Save after this many training batches; at the end in any case
@@ -155,7 +156,10 @@ class CheckpointS(Subscriber):
         self.depth += 1
         if self.depth > 1: return  # a fit inside a rehearsal that observers are part of
         self.saved,self.finished,self.checked,self.signals = None,False,False,None
-        self._stack,self.writer = ExitStack(),Writer(self.background)
+        self._stack,self.writer,self.ready = ExitStack(),Writer(self.background),False
+        self.signals = Signals([signal.SIGTERM, signal.SIGINT][:1 + (self.on_error == 'save')])
+        self.signals.hold()
+        self._stack.callback(self.signals.restore)
         self._stack.enter_context(claimed(self.folder))
         self.folder_id = folder_id(self.folder)
         self.every.saved(0)
@@ -163,11 +167,11 @@ class CheckpointS(Subscriber):
         if self.best: self.best.start([name for name,_ in learn.passes])
         self.check_start(learn)
         self._stack.callback(self.writer.wait)  # before the lock is given back, come what may
-        self.signals = Signals([signal.SIGTERM, signal.SIGINT][:1 + (self.on_error == 'save')])
-        self._stack.callback(self.signals.restore)
         after_all = AfterAllS(self)
         learn.subscribe(after_all)
         self._stack.callback(learn.unsubscribe, after_all)
+        self.ready = True
+        self.signals.release()
 
     def before_full_epoch(self, learn):
         if self.best and not learn.resuming: self.best.rows = {}
@@ -224,6 +228,9 @@ def note_trainable(self:CheckpointS, learn):
 @patch
 def save(self:CheckpointS, learn, value=None, finished=False, exact=True):
     "Write a checkpoint of this moment, unless there is one; then delete old ones."
+    if os.getpid() != self.signals.pid: raise RuntimeError('CheckpointS: this process is a copy '
+        f'(a fork) of process {self.signals.pid}, whose folder {self.folder} is; end the copy by '
+        'os._exit, or train in a new process')
     self.wait()  # for the one before
     position = {'level': 'epoch', 'epoch': learn.epoch+1} if finished else learn.position()
     end = '-end'*(position['level'] == 'epoch')
@@ -319,8 +326,9 @@ def save_after(self:CheckpointS, error, learn):
 def cleanup_fit(self:CheckpointS, learn):
     self.depth -= 1
     if self.depth: return
+    if self.signals: self.signals.hold()   # nothing interrupts what gives the folder back
     with self._stack:
-        if self.signals is None or self.signals.ended: return
+        if not self.ready or self.signals.ended: return
         if learn.error is not None and self.on_error == 'save' and not learn.resuming:
             self.save_after(learn.error, learn)
         self.wait()

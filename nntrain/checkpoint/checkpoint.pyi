@@ -42,6 +42,7 @@ class CheckpointS(Subscriber):
     order: Any
     depth: Any
     signals: Any
+    ready: Any
     chosen: Any
     ranks: Any
     folder: Any

@@ -6,9 +6,11 @@
 __all__ = ['Writer', 'Signals']
 
 # %% ../../nbs/checkpoint/03_writer.ipynb #0bd5040a
+import os
 import signal
 import threading
 import time
+
 
 # %% ../../nbs/checkpoint/03_writer.ipynb #885f8568
 class _Work(threading.Thread):
@@ -52,22 +54,50 @@ class Writer:
 
 # %% ../../nbs/checkpoint/03_writer.ipynb #5dc0c1cd
 class Signals:
-    "Record a signal instead of acting on it at once."
+    "Record signals until it is time to act on them; of a burst of Ctrl-C, one has an effect."
+    burst = 1.  # seconds
     def __init__(self,
-        numbers, # Signals to note, as SIGTERM and SIGINT
+        numbers, # Signals that wait, as SIGTERM; SIGINT, if it is none of them, acts at once
     ):
-        self.asked,self.ended,self.before = None,False,{}
+        self.asked,self.ended,self.before,self.waits = None,False,{},{*numbers}
+        self.held,self.quiet_until,self.pid = False,0.,os.getpid()
+        usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        numbers = {*numbers, *[signal.SIGINT]*usual}
         if threading.current_thread() is not threading.main_thread(): numbers = ()
         for number in numbers: self.before[number] = signal.signal(number, self.ask)
 
     def ask(self, number, frame):
-        if number == signal.SIGINT and self.asked: raise KeyboardInterrupt  # the second one
+        if os.getpid() != self.pid: return self.pass_on(number)
+        at_once = number == signal.SIGINT and (self.asked or number not in self.waits)
+        if number == signal.SIGINT and time.monotonic() < self.quiet_until: return
+        if at_once and not self.held: self.interrupt()
         self.asked = number
+
+    def interrupt(self):
+        self.quiet_until = time.monotonic() + self.burst
+        raise KeyboardInterrupt
+
+    def pass_on(self, number):
+        "In a copy of the process, let the signal do what it did before."
+        handler = self.before[number]
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        os.kill(os.getpid(), number)
+
+    def hold(self):
+        "Only record Ctrl-C from here on."
+        self.held = True
+
+    def release(self):
+        "Let Ctrl-C act again, also one that came meanwhile."
+        self.held = False
+        if self.asked != signal.SIGINT or signal.SIGINT in self.waits: return
+        self.asked = None
+        self.interrupt()
 
     def end(self):
         "Perform the action of the recorded signal."
         self.ended = True
-        if self.asked == signal.SIGINT: raise KeyboardInterrupt
+        if self.asked == signal.SIGINT: self.interrupt()
         raise SystemExit(128 + self.asked)
 
     def restore(self):
