@@ -37,6 +37,7 @@ from nntrain.training.nans import StopOnNaNS
 from nntrain.training.precision import ChannelsLastS, CompileS, MixedPrecisionS
 from nntrain.training.weight_averaging import EMAS, SWAS
 from nntrain.training.regularize import ActivationRegularizationS, BatchNormFreezeS, ResetStateS
+from nntrain.training.validation import ValidateS
 from nntrain.inspect.timing import TimingS, stopwatch
 from nntrain.inspect.syncs import SyncCounterS
 from nntrain.inspect.hooks import ActivationStatsS, GradientStatsS, Hooks
@@ -84,11 +85,11 @@ __all__ = [
     'ScheduleS', 'TorchScheduleS', 'EarlyStoppingS', 'KeepBestS', 'ReduceLROnPlateauS',
     'OverfitBatchS', 'ShortEpochS', 'SingleBatchS', 'StopAfterS', 'GradientAccumulationS',
     'GradientClipS', 'StopOnNaNS', 'ChannelsLastS', 'CompileS', 'MixedPrecisionS', 'EMAS', 'SWAS',
-    'ActivationRegularizationS', 'BatchNormFreezeS', 'ResetStateS', 'TimingS', 'stopwatch',
-    'SyncCounterS', 'ActivationStatsS', 'GradientStatsS', 'Hooks', 'synth_learner', 'History',
-    'compare', 'RecorderS', 'usual', 'CSVLoggerS', 'JSONLLoggerS', 'TrackerS', 'TensorBoardS',
-    'WandbS', 'MLflowS', 'read_checkpoint', 'CheckpointS', 'best_of', 'show_checkpoints',
-    'load_model', 'save_model', 'check_resume', 'Results', 'Preparation', 'find_preparation',
-    'Predictor', 'load_predictor', 'end_ranks', 'launch', 'my_place', 'start_ranks', 'Replicas',
-    'Shares', 'DistributedS', 'SAMLearner', 'DistillationLearner', 'GANLearner', 'SamplesS',
-    'AcceleratorS', 'from_hub', 'PruneS']
+    'ActivationRegularizationS', 'BatchNormFreezeS', 'ResetStateS', 'ValidateS', 'TimingS',
+    'stopwatch', 'SyncCounterS', 'ActivationStatsS', 'GradientStatsS', 'Hooks', 'synth_learner',
+    'History', 'compare', 'RecorderS', 'usual', 'CSVLoggerS', 'JSONLLoggerS', 'TrackerS',
+    'TensorBoardS', 'WandbS', 'MLflowS', 'read_checkpoint', 'CheckpointS', 'best_of',
+    'show_checkpoints', 'load_model', 'save_model', 'check_resume', 'Results', 'Preparation',
+    'find_preparation', 'Predictor', 'load_predictor', 'end_ranks', 'launch', 'my_place',
+    'start_ranks', 'Replicas', 'Shares', 'DistributedS', 'SAMLearner', 'DistillationLearner',
+    'GANLearner', 'SamplesS', 'AcceleratorS', 'from_hub', 'PruneS']

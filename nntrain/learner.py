@@ -417,7 +417,8 @@ def check_fit(learn, epochs, train, valid, lr, resume):
     if not isinstance(resume, dict) or 'position' not in resume: raise state_error(resume,
         f'`resume` must be what `learn.state_dict()` returned, got {type(resume).__name__}')
     if resume['position'] is None: raise ValueError('the state to resume from was taken in the '
-        'middle of a batch: take it in `after_batch` or later')
+        'middle of a batch, or of a validation inside a training pass: take it in `after_batch` '
+        'of a training batch or later')
     check_parts_of(resume)
     n = resume['position'].get('pass', 0)
     if n >= len(passes) + (resume['position']['level'] == 'pass'): raise state_error(resume,

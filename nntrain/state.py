@@ -659,6 +659,7 @@ class Stateful:
         "What comes next; None in the middle of a batch."
         running = self.open_phases
         if not running: return self.stopped_at or None
+        if 'look' in running: return None    # a validation in the middle of a training pass
         at = {'level': 'batch', 'epoch': self.epoch, 'pass': self.pass_index}
         begun = self.pass_done or self.batch is not None
         if {'train','validate'} & {*running} or 'epoch' in running and not begun:

@@ -96,7 +96,7 @@ def subscribers(folder):
         SmoothLossS=SmoothLossS,
         ScheduleS=lambda: ScheduleS(lr=one_cycle(.1)), ShortEpochS=lambda: ShortEpochS(.5),
         SingleBatchS=SingleBatchS, StopAfterS=lambda: StopAfterS(n_steps=4),
-        StopOnNaNS=StopOnNaNS, SyncCounterS=SyncCounterS,
+        StopOnNaNS=StopOnNaNS, SyncCounterS=SyncCounterS, ValidateS=lambda: ValidateS(2),
         TensorBoardS=lambda: TensorBoardS(folder/'board'), TimingS=TimingS,
         TorchScheduleS=lambda: TorchScheduleS(
             lambda opt: torch.optim.lr_scheduler.StepLR(opt, 2), each='batch'))
@@ -120,7 +120,8 @@ ELSEWHERE = {'AcceleratorS', 'CompileS', 'DistributedS', 'MLflowS', 'PruneS', 'W
              'Subscriber', 'TrackerS', 'Learner'}
 # Who waits in a batch, and why.
 WAITS = {'CheckpointS': 'AfterAllS',    # a checkpoint every second step: it is a copy
-         'LRFindS': 'LRFindS'}          # reads losses five times a second, not in each batch
+         'LRFindS': 'LRFindS',          # reads losses five times a second, not in each batch
+         'ValidateS': 'ValidateS'}      # a row at each of its validations
 
 
 def test_every_subscriber_and_variant_has_a_line(tmp_path):

@@ -299,6 +299,7 @@ def is_best(self:CheckpointS, value):
 def save_if(self:CheckpointS, learn, due, value=None):
     "Save if it is due or a signal came, which then has its effect."
     asked = self.signals.asked
+    if (asked or due) and learn.position() is None: return   # inside of a validation: later
     if asked or due: self.save(learn, value)
     if asked or self.writer.error: self.wait()
     if asked: self.signals.end()

@@ -131,9 +131,13 @@ class DistributedS(Subscriber):
 
     def before_epoch(self, learn):
         if self.place.world == 1: return
-        self.loss.sums,self.fresh = torch.zeros(0),True
+        self.loss.sums = torch.zeros(0)
+    def before_train(self, learn):
+        if self.place.world == 1: return
+        self.fresh = True
         same_generators(loaders_of(learn.dls).values())
         if self.trained != [p.requires_grad for p in learn.model.parameters()]: self.wrap(learn)
+    before_validate = before_train
 
     def before_batch(self, learn):
         if self.place.world == 1: return

@@ -111,6 +111,9 @@ class Parts:
         self.subs = {id(s): s for s in active if s.order < SHOW}
         self.left = [learn.name_of(s) for s in active if s.order >= SHOW]
         for sub in self.subs.values():
+            if getattr(sub, 'runs_passes', False): raise ValueError(f'as_code: '
+                f'{type(sub).__name__} runs passes inside a pass, which a script has not: '
+                'unsubscribe it')
             if not all(can_inline(sub, e) for e in learn.events if hasattr(sub, e)):
                 self.objects[id(sub)] = self.sources.made(sub, prefix_of(learn.name_of(sub)))
         self.replaced = replaced_bodies(type(learn))

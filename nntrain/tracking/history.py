@@ -9,8 +9,9 @@ __all__ = ['stack_tables', 'History', 'smoothed', 'compare']
 import csv
 import json
 import math
+from collections import Counter
 from html import escape
-from itertools import takewhile
+from itertools import dropwhile, takewhile
 
 import torch
 from fastcore.basics import patch
@@ -97,6 +98,24 @@ def series(self:History,
 def n_fits(self:History):
     "How many fits are recorded."
     return 1 + max([key[0] for key in self.tables] + [row['fit'] for row in self.rows], default=-1)
+
+# %% ../../nbs/tracking/01_history.ipynb #5f1c6ffa
+@patch
+def part_of(self:History,
+    row:dict, # One of the rows of a training pass
+)->dict:      # Name -> column; empty if there are no numbers
+    "The batches of a row: those of its pass since the row before, if it has several."
+    key = row['fit'],row['epoch'],row['mode']
+    same = lambda other: (other['fit'], other['epoch']) == key[:2]
+    table = self.tables.get(key, {})
+    rows = takewhile(same, dropwhile(lambda other: not same(other), reversed(self.rows)))
+    ends = [other['batches'] for other in rows if other['mode'] == key[2]][::-1]
+    if len(ends) < 2: return table
+    running = next(k for k in reversed(self.tables) if k[2] == key[2]) == key
+    first = (self.n_trained if running else ends[-1]) - len(table['loss'])   # batches before it
+    begin = max([first, *(end for end in ends if end < row['batches'])])
+    return {name: column[begin-first:row['batches']-first] for name,column in table.items()}
+
 
 # %% ../../nbs/tracking/01_history.ipynb #18c368c1
 @patch
@@ -210,7 +229,7 @@ def metrics(self:History):
     measured -= {name for table in self.tables.values() for name in table} - {'loss'}
     for row in self.rows:     # a recorder writes `batches` after what was measured or logged
         if 'batches' in row: measured.update(takewhile(lambda k: k != 'batches', row))
-    measured -= {'fit','epoch','mode'}
+    measured -= {'fit','epoch','mode','step'}
     return [name for name in self.columns if name in measured
             and all(_is_number(row.get(name, 0)) for row in self.rows)]
 
@@ -289,8 +308,14 @@ def _mark_fits(history, ax):
 
 def _epochs(history, mode):
     "The number of completed epochs at each row of `mode`, over all fits."
-    seen = list(dict.fromkeys((row['fit'], row['epoch']) for row in history.rows))
-    return [seen.index((row['fit'], row['epoch'])) + 1 for row in history[mode]]
+    seen = dict.fromkeys((row['fit'], row['epoch']) for row in history.rows)
+    counts = Counter((row['fit'], row['epoch']) for row in history[mode])
+    number,found,done = {key: i for i,key in enumerate(seen)},[],Counter()
+    for row in history[mode]:     # several in an epoch, with `ValidateS`: at equal distances
+        key = row['fit'],row['epoch']
+        done[key] += 1
+        found.append(number[key] + (1 if counts[key] == 1 else done[key]/counts[key]))
+    return found
 
 def _label(mode): return mode.replace('train', 'training').replace('valid', 'validation')
 

@@ -27,6 +27,9 @@ class History:
     def n_fits(self):
         "How many fits are recorded."
         ...
+    def part_of(self, row: dict) -> dict:
+        "The batches of a row: those of its pass since the row before, if it has several."
+        ...
     def state_dict(self):
         "Rows, the passes with their number of batches and columns, and the series as tensors."
         ...

@@ -63,8 +63,7 @@ def batch_numbers(
     row:dict # One of its rows
 )->list:     # (step, name -> number) of each batch, if it was a training pass
     "The recorded numbers of each batch of a pass."
-    key = row['fit'],row['epoch'],row['mode']
-    table = {} if history is None or row['mode'] != 'train' else history.tables.get(key, {})
+    table = {} if history is None or row['mode'] != 'train' else history.part_of(row)
     columns = {f'batch/{name}': column.tolist() for name,column in table.items()}
     found = [{k: v for k,v in zip(columns, values) if v == v or k == 'batch/loss'}
              for values in zip(*columns.values())]    # nan: not logged in this batch

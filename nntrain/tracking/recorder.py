@@ -112,6 +112,7 @@ class RecorderS(Subscriber):
         history:History|None=None, # A `History` to continue; None means a new one
     ):
         self.history,self.fit,self.key = History() if history is None else history,-1,()
+        self.first = 0
         self._start(None)
 
     def _start(self, opt):
@@ -122,6 +123,8 @@ class RecorderS(Subscriber):
     def before_epoch(self, learn):
         self.key = learn.epoch,learn.row['mode']
         self._start(None)
+        table = self.history.tables.get((self.fit, *self.key), {})
+        self.first = len(table.get('loss', ()))     # batches of an earlier part of this pass
     def before_step(self, learn):
         groups = getattr(learn.opt, 'param_groups', ())
         places = self.places if groups is self.groups else _places(learn.opt)
@@ -161,12 +164,13 @@ def after_epoch(self:RecorderS,
 ):
     "Keep the row, with the mean loss if no metric measured it, and the hyperparameters."
     self.flush()
-    table = self.history.tables.get((self.fit, *self.key))
+    table = self.history.tables.get((self.fit, *self.key), {})
+    table = {name: column[self.first:] for name,column in table.items()}
     row = dict(fit=self.fit, **{name: _host(value) for name,value in learn.row.items()})
-    if 'loss' not in row: row['loss'] = math.nan if table is None else (
+    if 'loss' not in row: row['loss'] = math.nan if not table else (
         (table['loss']*table['samples']).sum()/table['samples'].sum()).item()
     row.setdefault('batches', self.history.n_trained)
-    used = {name: column[-1:].tolist()[0] for name,column in (table or {}).items()}
+    used = {name: column[-1:].tolist()[0] for name,column in table.items() if len(column)}
     for name,value in _hypers_of(learn.opt).items(): row.setdefault(name, used.get(name, value))
     self.history.rows.append(row)
 
@@ -192,7 +196,7 @@ def cleanup_epoch(self:RecorderS,
 def state_dict(self:RecorderS):
     "The history with the batches of the running pass, and the number of the fit."
     self.flush()
-    return dict(history=self.history.state_dict(), fit=self.fit)
+    return dict(history=self.history.state_dict(), fit=self.fit, first=self.first)
 
 @patch
 def load_state_dict(self:RecorderS,
@@ -200,5 +204,5 @@ def load_state_dict(self:RecorderS,
 ):
     "Continue with the history of the state, and discard later records."
     self._start(None)
-    self.fit = state['fit']
+    self.fit,self.first = state['fit'],state.get('first', 0)
     self.history.load_state_dict(state['history'])

@@ -16,7 +16,8 @@ class ResetStateS(Subscriber):
     def before_fit(self, learn):
         if not callable(getattr(learn.model, 'reset', None)): raise TypeError(f'ResetStateS: '
             f'{type(learn.model).__name__} has no method `reset`: write one that clears its state')
-    def before_epoch(self, learn): learn.model.reset()
+    def before_train(self, learn): learn.model.reset()
+    before_validate = before_train
 
 def recurrent_layer(
     model,     # A module

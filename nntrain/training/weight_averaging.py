@@ -254,10 +254,13 @@ class SWAS(Subscriber):
         if self.limited and self.n_planned: self.share = learn.n_steps/self.n_planned
         for ask in self.asks: self.share = ask(learn, self.share)
         if self.averaged.n_averaged: self.averaged.join(learn.model)
-    def after_epoch(self, learn):
-        if self.asleep or not learn.training: return
+    def after_train(self, learn):
+        if self.asleep: return
         self.n_batches = max(self.n_batches, learn.iter+1)
-        if self.share >= self.start: self.averaged.update_parameters(learn.model)
+        if self.share < self.start: return
+        self.averaged.update_parameters(learn.model)
+        self.validated = None   # a validation in the middle of the pass had the average before
+    after_cancel_train = after_train
     def before_validate(self, learn):
         "Put the average into the model, with norms of its own, for the validation."
         if self.asleep or not self.averaged.n_averaged or self.raw: return
