@@ -25,7 +25,7 @@ from types import SimpleNamespace
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset, Sampler
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -452,6 +452,18 @@ def _sizes(loader):
     except TypeError: n = None
     return [batch_size if isinstance(batch_size, int) else None, n]
 
+def _order(loader):
+    "What decides the order within a pass of PyTorch's loader: kind of sampler, `drop_last`."
+    loader = getattr(loader, 'whole', None) or loader    # of which a rank has a part
+    batches = getattr(loader, 'batch_sampler', None)
+    sampler = getattr(batches, 'sampler', None) or getattr(loader, 'sampler', None)
+    if sampler is None: return [None, None]              # our own say it in their state
+    words = [type(batches).__name__] if type(batches) not in (BatchSampler, type(None)) else []
+    words += [type(sampler).__name__ + ' with replacement'*bool(
+        getattr(sampler, 'replacement', False))]
+    drop_last = getattr(batches, 'drop_last', getattr(loader, 'drop_last', None))
+    return [' of '.join(words), drop_last if isinstance(drop_last, bool) else None]
+
 
 # %% ../nbs/09_state.ipynb #f4a00007
 _PARTS = ('position','clocks','objects','layout','gradients','counts','loaders','subs',
@@ -544,11 +556,14 @@ def _check_resume(learn, state):
                 f'{key}={reprlib.repr(before[0])}: make it with that value, or '
                 f'`learn.load_state_dict(state)`, change it, and fit with reset_opt=False')
 
-def _check_sizes(name, loader, saved):
-    "A pass goes on in the middle only over the same samples in batches of the same size."
-    for what,now,before in zip(('batch size','number of samples'), _sizes(loader), saved):
-        if None not in (now, before) and now != before: raise ValueError(
-            f'resume: the {what} of the {name} loader is {now}, and was {before} when the state '
+def _check_sizes(name, loader, state):
+    "A pass goes on in the middle only over the same samples in the same batches and order."
+    names = 'batch size','number of samples','sampler (`shuffle`)','`drop_last`'
+    before = [kept for key in ('sizes','orders')
+              for kept in state.get(key, {}).get(name, (None, None))]  # of an older nntrain: none
+    for what,now,then in zip(names, _sizes(loader) + _order(loader), before):
+        if None not in (now, then) and now != then: raise ValueError(
+            f'resume: the {what} of the {name} loader is {now}, and was {then} when the state '
             'was taken in the middle of a pass: give it the old one, or resume from the end of an '
             'epoch')
 
@@ -640,6 +655,7 @@ class Stateful:
             loaders={k: v.state_dict() for k,v in loaders.items() if is_stateful(v)},
             settings=_settings(self), lr=float(self.lr),
             sizes={k: _sizes(v) for k,v in loaders.items()},
+            orders={k: _order(v) for k,v in loaders.items()},
             subs={self.name_of(s): kept for s in self.subs if (kept := s.state_dict())},
             generators=get_generators(loaders.values()), pass_generators=self.pass_generators))
 
@@ -698,7 +714,7 @@ class Stateful:
             _load(self, state)
             if not start: return self.pass_batches()
             return iter(()),start
-        with refusing(state, ''): _check_sizes(name, self.dl, state.get('sizes', {}).get(name, ()))
+        with refusing(state, ''): _check_sizes(name, self.dl, state)
         with refusing(state, 'states of generators', '`pass_generators` cannot be loaded: '):
             set_generators(state['pass_generators'], loaders.values())
         with refusing(state, 'what the loader had', f'`loaders.{name}` cannot be loaded: '):

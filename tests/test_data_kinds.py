@@ -196,8 +196,6 @@ RESUMES = {'the same': ({}, None), 'batch size': (dict(batch_size=8), 'batch siz
 @pytest.mark.parametrize('plain', [False, True])
 def test_6_another_loader_is_exact_or_names_both_values(what, plain):
     changes,message = RESUMES[what]
-    if plain and what in ('shuffled', 'drop_last'): pytest.xfail(
-        "the state of PyTorch's DataLoader holds neither: its batches are others without a word")
     def make(n=24, batch_size=4, shuffle=True, drop_last=False):
         torch.manual_seed(3)
         if plain: return DataLoader(numbered(n), batch_size, shuffle=shuffle, drop_last=drop_last)
@@ -217,6 +215,26 @@ def test_6_another_loader_is_exact_or_names_both_values(what, plain):
             return None if seen == whole[12:] else pytest.fail(f'{seen} {whole[12:]}')
         with pytest.raises((ValueError, UserWarning), match=message):
             again.fit(1, valid=False, resume=states[0])
+
+
+SAMPLERS = {'random': lambda data: dict(shuffle=True), 'in order': lambda data: {},
+    'with replacement': lambda data: dict(sampler=RandomSampler(data, True)),
+    'weighted': lambda data: dict(sampler=WeightedRandomSampler([1.]*len(data), len(data))),
+    'subset': lambda data: dict(sampler=SubsetRandomSampler(range(len(data))))}
+
+
+@pytest.mark.parametrize('then', SAMPLERS)
+@pytest.mark.parametrize('now', SAMPLERS)
+def test_6_another_sampler_is_named(then, now):
+    data,states = numbered(),[]
+    learn = learner(DataLoader(data, 4, **SAMPLERS[then](data)))
+    learn.on('after_batch', lambda learn: states.append(learn.state_dict()), order=SAVE)
+    learn.fit(1, valid=False)
+    again = learner(DataLoader(data, 4, **SAMPLERS[now](data)))
+    if now == then: return again.fit(1, valid=False, resume=states[2])
+    with pytest.raises(ValueError, match='sampler .* is .*Sampler.*, and was .*Sampler'):
+        again.fit(1, valid=False, resume=states[2])
+    again.fit(2, valid=False, resume=learn.state_dict())     # the pass is over: the next is another
 
 
 # ---------------------------------------------------------------- 7: in order or not at all

@@ -114,6 +114,7 @@ _STATE = {'position?': _PLACE, 'run?': _RUN, 'clocks?': {str: _COUNT}, 'objects?
           'counts?': {str: _COUNT}, 'gradients?': {str: torch.Tensor}, 'layout?': _LAYOUT,
           'validated?': {str: torch.Tensor}, 'frozen?': {str: dict},
           'settings?': {str: dict}, 'sizes?': {str: [(_COUNT, None), (_COUNT, None)]},
+          'orders?': {str: [(str, None), (bool, None)]},
           'data_epochs?': [range(-1, 2**63), range(-1, 2**63)],
           'generators?': _DRAWS, 'pass_generators?': (None, _DRAWS)}
 
