@@ -258,11 +258,11 @@ def _reading(options):
 def _in_memory(split, name, batch_size, flatten, device, order, cache):
     if cache: tensors,remark = kept_or_decoded(split, name, cache)
     else: tensors,remark = decode_split(split, name),'decoded once'
-    images = image_columns(split)
+    images,shapes = image_columns(split),[tuple(t.shape[1:]) for t in tensors.values()]
     items = [tensor.flatten(1) if is_image and flatten else tensor
              for tensor,is_image in zip(tensors.values(), images)]
     return TensorLoader(*items, batch_size=batch_size, device=device,
-                        transform=ScaleImages(images, flatten), **order),remark
+                        transform=ScaleImages(images, flatten, shapes), **order),remark
 
 # %% ../nbs/01_dataloaders.ipynb #52da200a
 def _stream(split, batch_size, collate_fn, n_batches, order, options):

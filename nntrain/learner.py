@@ -375,15 +375,14 @@ def check_parts(model, dls, loss_fn, optim_class):
         raise TypeError(advice('calls').wrong_part(model, dls, loss_fn, optim_class))
 
 # %% ../nbs/02_learner.ipynb #6afc12d6
-def lone_sample(learn, loader):
-    "A warning where batch norm will meet a last batch of one sample, as far as sizes are known."
-    norms = [m for m in learn.model.modules() if isinstance(m, nn.BatchNorm1d)]
-    size,n = getattr(loader, 'batch_size', None),getattr(loader, 'n', None)
-    if n is None: n = length(getattr(loader, 'sampler', None) or getattr(loader, 'dataset', None))
-    if not norms or not isinstance(size, int) or not isinstance(n, int): return
-    if size > 1 and n%size == 1 and not getattr(loader, 'drop_last', False): warnings.warn(
-        f'the last training batch has one sample ({n} samples in batches of {size}), of which '
-        'BatchNorm1d cannot take a variance: give the loader `drop_last=True`')
+def lone_sample(loader):
+    "Number of samples and size of batches if the last has one, as far as they are known, or None."
+    batches = getattr(loader, 'batch_sampler', None)
+    if batches is None: batches = loader
+    size,n = getattr(batches, 'batch_size', None),getattr(loader, 'n', None)
+    if n is None: n = length(getattr(batches, 'sampler', None))
+    if not isinstance(size, int) or not isinstance(n, int) or size < 2: return None
+    return (n, size) if n%size == 1 and not getattr(batches, 'drop_last', False) else None
 
 def check_loader(loader, mode):
     "A dataset gives samples, a loader batches of them."
@@ -412,7 +411,7 @@ def check_fit(learn, epochs, train, valid, lr, resume):
     for mode,loader in passes:
         check_loader(loader, mode)
         if length(loader) == 0: raise ValueError(empty(loader, mode))
-        if mode == 'train': lone_sample(learn, loader)
+
     if resume is None: return passes
     if not isinstance(resume, dict) or 'position' not in resume: raise state_error(resume,
         f'`resume` must be what `learn.state_dict()` returned, got {type(resume).__name__}')
@@ -584,6 +583,8 @@ def start_fit(learn, epochs, passes, resume, lr, reset_opt):
     if not trains: vars(learn).update(clocks)
     else:
         if not resume: vars(learn).setdefault('do_loss', MethodType(do_first_loss, learn))
+        if not resume and lone_sample(learn.dls.train):
+            vars(learn).setdefault('do_predict', MethodType(do_first_predict, learn))
         for parameter in learn.model.parameters(): parameter.grad = None
 
 def end_fit(learn, subs, lr, modes, given, rates):
@@ -591,7 +592,8 @@ def end_fit(learn, subs, lr, modes, given, rates):
     learn.running,learn.fitting,learn.resuming,learn.error,learn.lr = None,False,None,None,lr
     learn.unsubscribe(*(s for s in subs if any(s is mine for mine in learn.subs)))
     for module,training in modes: module.training = training
-    if getattr(learn.do_loss, '__func__', None) is do_first_loss: del learn.do_loss
+    for name,first in dict(do_loss=do_first_loss, do_predict=do_first_predict).items():
+        if getattr(vars(learn).get(name), '__func__', None) is first: delattr(learn, name)
     learn.batch = learn.preds = learn.loss = learn.loss_grad = learn.logged = None
     learn.made_opts,learn.step_args = {id(opt) for opt in learn.optimizers} - {*given},()
     for opt,before,shares in rates:
@@ -661,6 +663,13 @@ def do_first_loss(learn):
         vars(learn).pop('do_loss', None)
         advice().first_batch(learn)
     return done
+
+def do_first_predict(learn):
+    "The same for `do_predict`, where the last batch of a pass will have one sample."
+    if not learn.training: return type(learn).do_predict(learn)
+    vars(learn).pop('do_predict', None)
+    with advice().before_lone_sample(learn, *lone_sample(learn.dls.train)):
+        return type(learn).do_predict(learn)
 
 def look_back(learn):
     "Warn after a training pass whose loss is not finite."

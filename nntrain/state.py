@@ -454,16 +454,16 @@ def _sizes(loader):
 
 def _order(loader):
     "What decides the order within a pass of PyTorch's loader: kind of sampler, `drop_last`."
-    loader = getattr(loader, 'whole', None) or loader    # of which a rank has a part
+    whole = getattr(loader, 'whole', None)               # of which a rank has a part
+    loader = loader if whole is None else whole
     batches = getattr(loader, 'batch_sampler', None)
-    sampler = getattr(batches, 'sampler', None) or getattr(loader, 'sampler', None)
+    sampler = getattr(batches, 'sampler', getattr(loader, 'sampler', None))
     if sampler is None: return [None, None]              # our own say it in their state
     words = [type(batches).__name__] if type(batches) not in (BatchSampler, type(None)) else []
     words += [type(sampler).__name__ + ' with replacement'*bool(
         getattr(sampler, 'replacement', False))]
     drop_last = getattr(batches, 'drop_last', getattr(loader, 'drop_last', None))
     return [' of '.join(words), drop_last if isinstance(drop_last, bool) else None]
-
 
 # %% ../nbs/09_state.ipynb #f4a00007
 _PARTS = ('position','clocks','objects','layout','gradients','counts','loaders','subs',

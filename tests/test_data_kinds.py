@@ -304,16 +304,45 @@ def test_7_an_unknown_order_is_refused(name):
 # ---------------------------------------------------------------- 10: asked beforehand
 
 
-def test_10_one_sample_left_over():
-    x,y = table(9, 4)
-    for model,says in ((nn.BatchNorm1d(4), True), (nn.LayerNorm(4), False)):
-        learn = Learner(nn.Sequential(nn.Linear(4, 4), model, nn.Linear(4, 3)),
-                        DataLoaders(TensorLoader(x, y, batch_size=4)), F.cross_entropy)
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter('always')
-            try: learn.fit(1, valid=False)
-            except ValueError: assert says
-        assert any('one sample' in str(w.message) for w in said) == says
+class Shaped(nn.Module):
+    "Views each sample in a shape."
+    def __init__(self, *shape): super().__init__(); self.shape = shape
+    def forward(self, x): return x.view(len(x)*self.shape[0], *self.shape[1:])
+
+
+NORMS = {'vectors': ([nn.BatchNorm1d(4)], True), 'layer norm': ([nn.LayerNorm(4)], False),
+    'maps of 1x1': ([nn.Unflatten(1, (4, 1, 1)), nn.BatchNorm2d(4)], True),
+    'maps of 2x1': ([nn.Unflatten(1, (2, 2, 1)), nn.BatchNorm2d(2)], False),
+    'volumes of 1x1x1': ([nn.Unflatten(1, (4, 1, 1, 1)), nn.BatchNorm3d(4)], True),
+    'sequences': ([nn.Unflatten(1, (2, 2)), nn.BatchNorm1d(2)], False),
+    'sequences of 1': ([nn.Unflatten(1, (4, 1)), nn.BatchNorm1d(4)], True),
+    'steps as samples': ([Shaped(2, 2), nn.BatchNorm1d(2), Shaped(1, 2), nn.Unflatten(0, (-1, 2)),
+                          nn.Flatten()], False),
+    'no running values': ([nn.BatchNorm1d(4, track_running_stats=False)], True),
+    'frozen': ([nn.BatchNorm1d(4).eval().requires_grad_(False)], False),
+    'lazy': ([nn.LazyBatchNorm1d()], True), 'each a group': ([nn.GroupNorm(4, 4)], True),
+    'groups': ([nn.GroupNorm(2, 4)], False)}
+
+
+@pytest.mark.parametrize('what', NORMS)
+@pytest.mark.parametrize('loader', ['tensors', 'torch', 'batch sampler'])
+def test_10_one_sample_left_over(what, loader):
+    layers,refused = NORMS[what]
+    if what == 'lazy': layers = [nn.LazyBatchNorm1d()]     # it was made for another test
+    data,(x,y) = TensorDataset(*table(9, 4)),table(9, 4)
+    train = {'tensors': lambda: TensorLoader(x, y, batch_size=4),
+        'torch': lambda: DataLoader(data, 4, shuffle=True), 'batch sampler': lambda: DataLoader(
+            data, batch_sampler=BatchSampler(RandomSampler(data), 4, False))}[loader]()
+    learn = Learner(nn.Sequential(nn.Linear(4, 4), *layers, nn.Flatten(), nn.Linear(4, 3)),
+                    DataLoaders(train), F.cross_entropy)
+    if what == 'frozen': learn.subscribe(BatchNormFreezeS())
+    if not refused: return learn.fit(1, valid=False)
+    with pytest.raises(ValueError, match='one sample.*9 samples in batches of 4.*drop_last=True'):
+        learn.fit(1, valid=False)
+    assert learn.n_steps == 0 and not [m for m in learn.model.modules() if m._forward_pre_hooks]
+    learn.fit(1, valid=False, subs=SingleBatchS())    # which does not come to it
+    learn.dls.train = TensorLoader(x, y, batch_size=4, drop_last=True)
+    learn.fit(1, valid=False)
 
 
 BAD = {'infinite': ([1., float('inf')], 'finite'), 'nan': ([1., float('nan')], 'finite'),

@@ -309,7 +309,7 @@ def _():
     model = nn.Sequential(nn.Embedding(10, 4), nn.Flatten(), nn.Linear(32, 3))
     learner(model, rows((torch.full((4, 8), 10), data(4)[1]))).fit(1)
 
-@mistake('batch norm with one sample', 'batch norm', 'drop_last=True')
+@mistake('batch norm with one sample', 'layer `1`, BatchNorm1d', 'drop_last=True')
 def _():
     x, y = data(17)
     model = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))

@@ -174,7 +174,8 @@ class ScaleImages:
     def __init__(self,
         which,        # For each item of a batch, whether it holds images
         flatten=True, # Whether images become vectors
-    ): self.which,self.flatten = tuple(which),flatten
+        shapes=None,  # Of each item, as vectors do not tell their channels, height and width
+    ): self.which,self.flatten,self.shapes = tuple(which),flatten,shapes
 
     def __call__(self,
         batch, # Items, images as uint8

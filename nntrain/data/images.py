@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NO_LABEL', 'MODELS', 'read_dataset', 'find_splits', 'find_columns', 'class_names', 'as_indices', 'why_no_class',
            'check_labels', 'check_target', 'held_out', 'size_text', 'Images', 'warn_of_counts', 'load_images',
-           'build_model', 'as_picture', 'shown_inputs', 'draw_input', 'show_batch']
+           'build_model', 'as_picture', 'sides_of', 'shown_inputs', 'draw_input', 'show_batch']
 
 # %% ../../nbs/data/09_images.ipynb #8877d6d4
 import math
@@ -19,8 +19,8 @@ import torch
 from torch import nn
 
 from .decode import decode_split
-from .collate import load_digits
-from ..state import generators_kept
+from .collate import load_digits, upright_size
+from ..state import generators_kept, loaders_of
 
 # %% ../../nbs/data/09_images.ipynb #5c060e46
 def read_dataset(
@@ -266,13 +266,32 @@ def as_picture(
     return ((x-low)/(high-low).clamp(min=1e-8)).numpy()
 
 # %% ../../nbs/data/09_images.ipynb #9c1d5b02
+def sides_of(
+    loader, # Of batches
+    n:int,  # Numbers in an input, a vector
+):          # Channels, height and width of its picture; None where they are not known
+    "The shape that pictures had before they became vectors."
+    loader = getattr(loader, 'whole', loader)    # of which a rank has a part
+    scale,dataset = getattr(loader, 'transform', None),getattr(loader, 'dataset', None)
+    shapes = [shape for shape,is_image in zip(getattr(scale, 'shapes', None) or (),
+                                              getattr(scale, 'which', ())) if is_image]
+    kinds = getattr(dataset, 'features', None)
+    for name,kind in kinds.items() if hasattr(kinds, 'items') and not shapes else ():
+        if type(kind).__name__ != 'Image': continue
+        size = upright_size(dataset.with_format(None)[0][name])
+        shapes += [(1, *size), (3, *size)]
+    return next((shape for shape in shapes if math.prod(shape) == n), None)
+
 def shown_inputs(
     inputs, # Tensor with a row for each sample
     dls,    # `DataLoaders`; their `decode` makes texts of rows, without padding below 0
-):          # The same, or texts
+):          # The same, pictures with their sides, or texts
     "What is shown of the inputs."
     decode = getattr(dls, 'decode', None)
-    return inputs if decode is None else [decode(x[x >= 0]) for x in inputs]
+    if decode is not None: return [decode(x[x >= 0]) for x in inputs]
+    if inputs.ndim != 2: return inputs
+    found = (sides_of(loader, inputs.shape[1]) for loader in loaders_of(dls).values())
+    return inputs.unflatten(1, next(filter(None, found), (-1,)))
 
 def draw_input(
     ax, # Axes of matplotlib

@@ -99,6 +99,11 @@ class Normalize:
     ):
         self.dim,self.mean = dim,torch.as_tensor(mean, dtype=torch.float32).flatten()
         self.std = torch.as_tensor(std, dtype=torch.float32).flatten()
+        sizes = {len(self.mean), len(self.std)} - {1}
+        if len(sizes) > 1: raise ValueError(f'Normalize: {len(self.mean)} means and '
+            f'{len(self.std)} standard deviations; give one of each for every channel, or for all')
+        if not self.mean.isfinite().all(): raise ValueError(
+            f'Normalize: `mean` must be finite, got {self.mean.tolist()}')
         if not (self.std > 0).all(): raise ValueError(
             f'Normalize: `std` must be above 0, got {self.std.tolist()}; a channel that never '
             'changes tells nothing: leave it out')

@@ -83,6 +83,7 @@ def file_info(
 # %% ../../nbs/inference/05_export.ipynb #b7e1a003
 _SIZES = [range(2**31)]
 _PREPARATION = dict(mode={'L','RGB'}, size=[range(1, 2**20), range(1, 2**20)], flatten=bool)
+_PREPARATION['guessed?'] = bool       # older files do not say it
 _NORMALIZE = [[float], [float]],[[float], [float], range(-8, 8)]  # older files have no axis: 1
 _INFO = {'format': {1}, 'classes': (None, [str]), 'shape': _SIZES, 'dtype': {*DTYPE_OF},
          'preparation': (None, _PREPARATION), 'normalize?': [_NORMALIZE]}

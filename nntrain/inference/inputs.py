@@ -9,7 +9,7 @@ __all__ = ['open_item', 'Preparation', 'first_inputs', 'guess_preparation', 'fin
 # %% ../../nbs/inference/03_inputs.ipynb #d56abeb5
 import math
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from ..dataloaders import is_hf_dataset
 from .predict import sequential
 from ..data.collate import is_image, plain_picture, scale_pixels, stack_column
 from ..data.collate import upright, why_deep
+from ..data.images import sides_of
 from ..state import loaders_of
 from ..state import generators_kept
 from ..learner import Learner, split_batch
@@ -61,6 +62,7 @@ class Preparation:
     mode:str              # L (grey) or RGB
     size:tuple            # Height and width
     flatten:bool = False  # Whether each becomes a vector
+    guessed:bool = field(default=False, repr=False, compare=False)  # Whether nothing tells the size
     @property
     def pixels(self):
         "Channels, height, width."
@@ -80,8 +82,11 @@ def one(self:Preparation,
     if is_image(item):
         height,width = self.size
         if item.mode != self.mode: item = item.convert(self.mode)
-        guessed = self.flatten and height == width
-        same = guessed and math.prod(item.size) == height*width
+        same = self.guessed and math.prod(item.size) == height*width
+        if self.guessed and not same and item.width != item.height: raise ValueError(
+            f'a picture of {item.width}x{item.height} for vectors of {self.shape[0]} numbers, '
+            'which do not tell the sides of their pictures: give `prepare`, as in '
+            f'{self!r} with the right size')
         if item.size != (width, height) and not same: item = item.resize((width, height))
         item = stack_column('picture', [item])[0]
         if same: return scale_pixels(item[None], flatten=True)[0]
@@ -150,7 +155,7 @@ def guess_preparation(
         return Preparation('L' if shape[0] == 1 else 'RGB', shape[1:])
     for mode in ('L', 'RGB') if len(shape) == 1 else ():
         side = math.isqrt(shape[0]//len(mode))
-        if len(mode)*side*side == shape[0]: return Preparation(mode, (side, side), True)
+        if len(mode)*side*side == shape[0]: return Preparation(mode, (side, side), True, True)
 
 # %% ../../nbs/inference/03_inputs.ipynb #8705cf31
 def find_preparation(
@@ -161,10 +166,11 @@ def find_preparation(
     dataset,row,column = _pictures(loader)
     picture = None if column is None else dataset.with_format(None)[row][column]
     found,x = guess_preparation(inputs.shape[1:]),inputs[0].float().cpu()
-    if x.ndim == 1 and is_image(picture):  # no guess: it has these sides
-        pixels = stack_column(column, [picture])[0]
-        found = Preparation('L' if len(pixels) == 1 else 'RGB', tuple(pixels.shape[1:]), True)
-        if found.shape != tuple(x.shape): found = guess_preparation(x.shape)
+    if x.ndim == 1:
+        sides = sides_of(loader, len(x))
+        if is_image(picture): sides = tuple(stack_column(column, [picture])[0].shape)
+        if sides and math.prod(sides) == len(x):  # no guess
+            found = Preparation('L' if sides[0] == 1 else 'RGB', tuple(sides[1:]), True)
     cure = 'give `prepare`, a `Preparation` or a function from a list of items to a tensor'
     if found is None: raise ValueError(
         f'inputs of shape {tuple(x.shape)} are no pictures that are known: {cure}')

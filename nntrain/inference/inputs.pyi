@@ -6,6 +6,7 @@ class Preparation:
     mode: str
     size: tuple
     flatten: bool
+    guessed: bool
     @property
     def pixels(self): ...
     @property

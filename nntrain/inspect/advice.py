@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WIDTHS', 'NOUNS', 'CONVERT', 'DIFFERENCES', 'EXPLAIN', 'RAW', 'TOLD', 'layer_of', 'described', 'explain_predict',
            'name_of_loss', 'explain_loss', 'explain_backward', 'explain_loader', 'explained', 'first_batch',
-           'first_bad', 'value_of', 'not_finite']
+           'before_lone_sample', 'first_bad', 'value_of', 'not_finite']
 
 # %% ../../nbs/inspect/12_advice.ipynb #6118de61
 import ctypes
@@ -13,6 +13,7 @@ import math
 import time
 import warnings
 from collections.abc import Mapping
+from contextlib import contextmanager
 from inspect import signature
 from weakref import WeakSet
 
@@ -327,6 +328,35 @@ def first_batch(
     if (preds.dtype, y.dtype) == (torch.float32, torch.float64): warnings.warn(
         'the targets are float64 and the predictions float32, so the loss is computed in float64, '
         'which is slow and some devices cannot: convert the targets in the dataset by `.float()`')
+
+# %% ../../nbs/inspect/12_advice.ipynb #a5d10002
+def _per_channel(layer, x):
+    "How many numbers a layer normalises together; None for one that takes any."
+    if isinstance(layer, nn.GroupNorm): return x.numel()//layer.num_groups
+    learning = layer.training or layer.running_mean is None and layer.running_var is None
+    return x.numel()//x.shape[1] if learning and x.ndim > 1 else None
+
+@contextmanager
+def before_lone_sample(
+    learn, # A `Learner` at its first training batch, with more than one sample
+    n:int,    # Number of samples in a pass
+    size:int, # Of a batch
+):
+    "Raise if a layer that ran inside cannot take the last batch, of one sample."
+    kinds,found = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm),[]
+    def look(layer, inputs):
+        if inputs and _per_channel(layer, inputs[0]) == learn.batch_size: found.append(layer)
+    layers = {m: name for name,m in learn.model.named_modules() if isinstance(m, kinds)}
+    handles = [m.register_forward_pre_hook(look) for m in layers if not (
+        isinstance(m, nn.SyncBatchNorm) and torch.distributed.is_initialized())]
+    try: yield
+    finally:
+        for handle in handles: handle.remove()
+    cut = learn.rehearsing or any(hasattr(sub, name) for sub in learn.subs
+                                  for name in ('batches_per_pass','steps_in_fit'))
+    if found and not cut: raise ValueError(f'the last training batch has one sample ({n} samples '
+        f'in batches of {size}), and layer `{layers[found[0]]}`, {found[0]}, cannot take the '
+        'variance of one number: give the loader `drop_last=True`, or another batch size')
 
 # %% ../../nbs/inspect/12_advice.ipynb #5f6823b2
 def _bad_in(items, n=0):
