@@ -29,7 +29,8 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Optimizer
-from .pubsub import DECIDE, MEASURE, SAVE, PublishEvents, Publisher, Subscriber
+from .pubsub import (DECIDE, MEASURE, SAVE, PublishEvents, Publisher, Subscriber,
+                            in_a_word)
 from .state import (Stateful, check_parts_of, copied, data_epochs, get_generators,
                            loaders_of, set_generators, state_error, tell_epoch)
 
@@ -204,6 +205,8 @@ def split_batch(
         return tuple(batch[:n]),tuple(batch[n:])
     if hasattr(batch, 'num_graphs'):    # of torch_geometric: graphs with their targets in them
         return (batch,),() if getattr(batch, 'y', None) is None else (batch.y,)
+    if batch is None: raise TypeError('there is no batch: a learner has one while it is fitted; '
+        '`next(iter(learn.dls.train))` is the first')
     if not isinstance(batch, Mapping): raise TypeError(f'a batch must be a tuple, list or dict, '
         f'got {type(batch).__name__}: have the loader wrap a single tensor as `(x,)`, or give a '
         'function that splits it, `n_inp=lambda batch: ((inputs,), (targets,))`')
@@ -387,6 +390,8 @@ def lone_sample(loader):
 def check_loader(loader, mode):
     "A dataset gives samples, a loader batches of them."
     torch_data = torch.utils.data
+    if isinstance(loader, torch.Tensor): raise TypeError(f'the {mode} loader is a Tensor: wrap '
+        'inputs and targets, `DataLoader(TensorDataset(x, y), batch_size=64, shuffle=True)`')
     if isinstance(loader, torch_data.Dataset) and (
         not isinstance(loader, torch_data.IterableDataset)):
         raise TypeError(f'the {mode} loader is a dataset, {type(loader).__name__}, which gives '
@@ -396,8 +401,10 @@ def check_fit(learn, epochs, train, valid, lr, resume):
     "The passes of an epoch, (name, loader); raises whatever is known to be wrong before training."
     whole = isinstance(epochs, Integral) and not isinstance(epochs, bool)
     if not whole or epochs < 0: raise ValueError(
-        f'`epochs` must be a whole number, at least 0, got {epochs!r}' + (
-        '; part of one: `subs=StopAfterS(n_steps=...)`' if isinstance(epochs, float) else ''))
+        f'`epochs` must be a whole number, at least 0, got {in_a_word(epochs)}' + (
+        '; part of one: `subs=StopAfterS(n_steps=...)`' if isinstance(epochs, float) else
+        '; data go to the learner, `Learner(model, DataLoaders(train, valid), loss_fn)`'
+        if hasattr(epochs, '__iter__') and not isinstance(epochs, str) else ''))
     for name,value in dict(train=train, valid=valid).items():
         if str(value) not in ('True','False','0','1'): raise TypeError(
             f'`{name}` must be True or False, got {value!r}: a rate is given by name, `fit(1, '
@@ -740,7 +747,7 @@ def plain_errors(
     def call(self, *args, **kwargs):
         try: return method(self, *args, **kwargs)
         except BaseException as error:
-            advice('calls').explain_call(error, [method], self)
+            advice('calls').explain_call(error, [method], self, args, kwargs)
             advice('calls').shorten(error, method.__code__)
             raise
     return call
@@ -847,6 +854,11 @@ class PageMethod:
         if vars(Learner)[self.name] is self: raise AttributeError(self.name)  # being imported
         return getattr(cls if learn is None else learn, self.name)
 
+    def replaced_by(self, method):
+        "What the class is given: the method of the page, with errors that say what to do."
+        in_batches = self.name == 'log'   # where each call counts
+        return plain_errors(method) if inspect.isfunction(method) and not in_batches else method
+
 for name,module in METHODS.items(): setattr(Learner, name, PageMethod(name, module))
 
 # %% ../nbs/02_learner.ipynb #10b4c6e1
@@ -864,6 +876,10 @@ CALLED_HERE = {theirs: ours for ours,names in {
     '`dls`, with `dls.train` and `dls.valid`': 'dataloaders data train_dataloader val_dataloader '
         'train_dataloaders val_dataloaders get_train_dataloader',
     '`subs`': 'callbacks cbs', '`subscribe(sub)`': 'add_callback add_cb add_cbs',
+    '`model.eval()`, then `model(x)`': 'forward', '`summary()`': 'n_params count_parameters',
+    '`n_epochs`, and `epoch` for the one that runs': 'epochs max_epochs num_epochs current_epoch',
+    '`raise CancelFitException` in an event': 'stop should_stop stop_training',
+    'that of the batches, which `subs=DeviceS()` moves the model to': 'device',
     '`unsubscribe(sub)`': 'remove_callback remove_cb remove_cbs',
     '`on(event, function)`': 'add_event_handler on_epoch_end',
     '`history`, once a fit is over': 'recorder state_log',
@@ -890,6 +906,11 @@ class CalledHere:
                              f'{self.called_here}', name=self.name, obj=learn)
 
 for name,ours in CALLED_HERE.items(): setattr(Learner, name, CalledHere(name, ours))
+
+# Python's own error for `learn.predict(x)` begins with this: no check that each batch pays for
+Learner.predict.__qualname__ = (
+    'Learner.predict is the step of a fit; `predict_items([x])` predicts inputs, '
+    '`get_preds(loader)` the samples of a loader: predict')
 
 # %% ../nbs/02_learner.ipynb #19db3f04
 def as_subs(

@@ -277,9 +277,13 @@ def _no_subscriber(value):
     if isinstance(value, type): return (f'{value.__name__} is a class, expected an instance: pass '
                                         f'{value.__name__}()')
     if value is None: return 'None is no Subscriber: leave it out of `subs`'
+    if isinstance(value, (list,tuple)): return ('a list of subscribers is given by '
+                                                '`subscribe(*subs)`, or as `subs=` to `fit`')
     name = getattr(value, '__name__', None) if callable(value) else None
     if name: return (f'`{name}` is a function, no Subscriber: a metric goes into MetricsS({name}), '
                      f'a listener into `learn.on(event, {name})`')
+    if not any(name.startswith(('before_','after_','cleanup_')) for name in dir(value)): return (
+        f'{in_a_word(value)} is no Subscriber: expected something such as `MetricsS(accuracy)`')
     return (f'{value!r} is no Subscriber: derive {type(value).__name__} from it, or use '
             '`learn.on(event, function)`')
 
@@ -446,6 +450,9 @@ class Subs(tuple):
             if name == key or isinstance(key, type) and isinstance(sub, key): return sub
         raise KeyError(f'no {key if isinstance(key, str) else key.__name__} is subscribed; '
                        f'there are {", ".join(self.names) or "none at all"}')
+    def __getattr__(self, name):
+        raise AttributeError(f'`learn.subs` has no `{name}`: it is a tuple that `learn.subscribe('
+                             'sub)` and `learn.unsubscribe(sub)` change', name=name, obj=self)
     def __contains__(self, key):
         if not isinstance(key, (str,type)): return super().__contains__(key)
         return key in self.names or isinstance(key, type) and any(isinstance(s, key) for s in self)
@@ -464,6 +471,12 @@ class _SendsAfterCreate(type):
             cls.explain_call(error)
             raise
         return made
+
+    def __setattr__(cls, name, value):
+        "What stands for a method that comes later may add to it when it comes."
+        stand_in = vars(cls).get(name)
+        if hasattr(stand_in, 'replaced_by'): value = stand_in.replaced_by(value)
+        super().__setattr__(name, value)
 
     def __dir__(cls): return _offered(cls, super().__dir__())
     @property
@@ -517,13 +530,18 @@ class Publisher(metaclass=_SendsAfterCreate):
         "Remove subscribers; who is inside a phase still gets its `cleanup_`."
         gone,mine = {id(s) for s in subs},{id(s) for s in self._subs}
         for sub in subs:
-            if id(sub) not in mine: raise ValueError(f'{type(sub).__name__}: not subscribed')
+            if id(sub) not in mine: raise ValueError(f'{in_a_word(sub)}: not subscribed; take one '
+                f'of `learn.subs`, by its name or class: {", ".join(self.subs.names) or "none"}')
         self.refresh_plans(tuple(s for s in self._subs if id(s) not in gone))
 
-    def on(self, event, fn, every=1, order=0):
+    def on(self, event, fn=None, every=1, order=0):
         "Call `fn(learn)` at `event`, the first and every `every`-th time; `remove()` the handle."
+        if not isinstance(event, str): raise TypeError(f'on: the event comes first, got '
+            f'{in_a_word(event)}: `learn.on("after_batch", function)`')
         if event not in self.events: raise ValueError(f'on: there is no event {event!r}; '
             f'did you mean `{nearest_event(event, self.events)}`?')
+        if not callable(fn): raise TypeError(f'on: got {fn!r}, expected a function of the learner, '
+            f"as in `learn.on({event!r}, lambda learn: print(learn.loss))`")
         handle = _On(self, event, fn, every, order)
         self.subscribe(handle)
         return handle

@@ -229,6 +229,60 @@ called('fit_sgdr', '`fit_warm_restarts()`')
 called('to', 'DeviceS()')
 
 
+# calls without what they need, or with what belongs elsewhere
+
+def typed(what, *words):
+    "A call as it is typed, with `learn`, and tensors `x` and `y`."
+    def call():
+        x, y = data()
+        eval(what, globals(), dict(learn=learner(), x=x, y=y))
+    mistake(what, *words)(call)
+
+typed('learn.predict(x)', '`predict_items([x])`', '`get_preds(loader)`')
+typed('learn.predict()', 'no batch', 'next(iter(learn.dls.train))')
+typed('learn.xb', 'no batch', 'next(iter(learn.dls.train))')
+typed('learn.fit()', "'epochs'", 'How many epochs', '`learn.fit(5)`')
+typed('learn.fit(x, y)', 'Tensor', 'whole number', 'DataLoaders(train, valid)')
+typed('learn.fit(x, y, epochs=3)', "'epochs'", 'TensorDataset(x, y)', 'DataLoaders(train, valid)')
+typed('learn.fit(loader(x, y))', 'DataLoader', 'whole number', 'DataLoaders(train, valid)')
+typed('learn.fit(1, True, True, (), 0.1, True, None, 3)', '9 were given', 'learn.fit takes epochs')
+typed('learn.fit_one_cycle()', "'epochs'", '`learn.fit_one_cycle(5)`')
+typed("learn.fit_one_cycle(1, '0.1')", "'0.1'", 'Peak')
+typed('learn.fine_tune()', "'epochs'", '`learn.fine_tune(5)`')
+typed("learn.fit_for('10 minutes')", "'10 minutes'", 'Optimizer steps')
+typed("learn.lr_find('valley')", "'valley'", '`start`', 'First learning rate')
+typed('learn.freeze(3)', '2 were given', '`freeze_to(n)`')
+typed('learn.unfreeze(1)', '2 were given', '`freeze_to(n)`')
+typed("learn.freeze_to('0')", "'0'", 'How many')
+typed('learn.save()', "'path'", "`learn.save('model.safetensors')`")
+typed('learn.load()', "'path'", "`learn.load('model.safetensors')`")
+typed('learn.export()', "'path'", "`learn.export('model.pt2')`")
+typed('learn.predict_items()', "'items'", 'Paths', "`learn.predict_items(['a.png', 'b.png'])`")
+typed('learn.get_preds(x)', '(24, 8)', 'DataLoader(TensorDataset(x, y)')
+typed('learn.validate(x, y)', '3 were given', 'DataLoader(TensorDataset(x, y)')
+typed("learn.validate('test')", "'test'", 'has train')
+typed('learn.summary((1, 28, 28))', '2 were given', '`dls.train`')
+typed('learn.plot_plan()', "'epochs'", '`learn.plot_plan(5)`')
+typed('learn.subscribe([ProgressS(), MetricsS()])', 'list', '`subscribe(*subs)`')
+typed('learn.subs.append(ProgressS())', 'append', '`learn.subscribe(sub)`')
+typed("learn.unsubscribe('ProgressS')", "'ProgressS'", '`learn.subs`')
+typed("learn.on('after_batch')", 'None', 'function of the learner', 'lambda learn:')
+typed('learn.on(print)', 'print', 'the event comes first')
+typed('learn.explain(x)', 'Tensor', 'no Subscriber', 'MetricsS(accuracy)')
+typed("learn.check_device('cuda')", "'cuda'", '`n_batches`')
+typed('learn.stop()', 'stop', '`raise CancelFitException`')
+typed('learn.n_params', 'n_params', '`summary()`')
+typed('learn.dls.one_batch()', 'one_batch', '`next(iter(dls.train))`')
+typed('learn.dls.test', 'test', 'DataLoaders(train, dict(valid=')
+typed('learn.dls.valid_dl', 'valid_dl', '`dls.valid`')
+typed('Learner()', "'model' and 'dls'", 'Module to train', 'DataLoaders(train, valid)')
+typed('Learner(mlp())', "'dls'", 'DataLoaders(train, valid)')
+typed('learner(dls=DataLoaders(x, y)).fit(1)', 'Tensor', 'TensorDataset(x, y)')
+typed("ScheduleS('cosine')", "'cosine'", '`lr=linear(0.1, 0)`')
+typed('EarlyStoppingS(3)', '3', "'valid loss'", '`patience=3`')
+typed("GradientClipS('1')", "'1'", 'number', 'max_norm=1.')
+
+
 # batches
 
 @mistake('labels that are strings', 'list', 'str', "'cat'", 'number')

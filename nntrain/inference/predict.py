@@ -162,6 +162,9 @@ def find_loader(
 ):           # A loader
     "The loader that an argument names."
     name,loaders = 'valid' if dl is None else dl,loaders_of(learn.dls)
+    if hasattr(dl, 'shape'): raise TypeError(f'a loader is expected, got {type(dl).__name__} of '
+        f'shape {tuple(dl.shape)}: `DataLoader(TensorDataset(x, y), batch_size=64)`, or '
+        '`learn.predict_items(x)` for inputs without targets')
     if not isinstance(name, str): return dl
     if name in loaders: return loaders[name]
     raise ValueError(f'there is no loader {name!r}; `learn.dls` has {", ".join(loaders)}: give one '

@@ -27,6 +27,8 @@ def more_is_better(
     monitor:str, # Name of a column
 )->bool:         # Whether a larger value is the better one
     "The direction of a monitored value, from the words of its name; unclear names are errors."
+    if not isinstance(monitor, str): raise TypeError(f'`monitor` is {monitor!r}, expected the name '
+        "of a column, such as 'valid loss'; patience is given as `patience=3`")
     words = set(re.split(r'[^a-z0-9]+', monitor.lower()))
     more,less = [bool(words & {*known}) for known in (MORE, LESS)]
     if more == less: raise ValueError(f'{monitor!r}: is more better, or less? '

@@ -113,6 +113,8 @@ class GradientClipS(Subscriber):
         if (max_norm is None) == (max_value is None): raise ValueError('GradientClipS: give either '
             f'`max_norm` or `max_value`, got {max_norm} and {max_value}; max_norm=1. is usual')
         limit = max_norm if max_value is None else max_value
+        if not hasattr(limit, '__float__'): raise TypeError(
+            f'GradientClipS: the limit must be a number, got {limit!r}; max_norm=1. is usual')
         if not limit >= 0: raise ValueError(
             f'GradientClipS: the limit must be at least 0, got {limit}')
         self.max_norm,self.max_value = max_norm,max_value

@@ -26,6 +26,8 @@ from ..learner import Learner
 def _curves(others, curves):
     "Both dicts in one, when all in them are functions."
     if callable(others): raise TypeError(f'ScheduleS: a curve needs a name: lr={others}')
+    if not isinstance(others, (dict,type(None))): raise TypeError(f'ScheduleS: got {others!r}, '
+        'expected curves by name, such as `lr=linear(0.1, 0)`')
     curves = {**(others or {}), **curves}
     for name,curve in curves.items():
         for c in curve if isinstance(curve, (list,tuple)) else [curve]:
