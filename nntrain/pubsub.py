@@ -19,7 +19,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial, wraps
 from types import MethodType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # %% ../nbs/03_pubsub.ipynb #2fe4eb02
 class CancelException(Exception): "Ends the running phase that it names, which is no error."
@@ -131,7 +131,10 @@ class OfferedEvent:
         raise AttributeError(self.name)
     def __repr__(self): return f'{self.name}: {self.__doc__}'
 
-class Subscriber:
+if TYPE_CHECKING: from nntrain._events import Events  # what editors offer after `def before_`
+else: Events = object
+
+class Subscriber(Events):
     "Listens: its methods named after events are called with the publisher, in ascending `order`."
     order = 0                    # a number, best one of the bands
     run_before = run_after = ()  # classes or names that it goes before or after, of equal order

@@ -75,11 +75,15 @@ def show(learn: Learner):
     learn.history.plot_los()
     Learner(learn.model, learn.dls, learn.loss_fn, learn.optim_class, 0.1, ProgressS)
     Learner(learn.model, learn.dls, learn.loss_fn, learnin_rate=0.1)
+    print(Subscriber.before_step, Subscriber.before_stp)
+class S(Subscriber):
+    def before_batch(self, learn, batch): pass
+    def after_batch(self, learner: Learner): pass
 '''
     found = pyright(tmp_path, readme=readme_code(), recipes=recipes_code(), program=program,
                     wrong=wrong)
     assert [line for line in found if not line.startswith('wrong')] == []
-    assert [int(line.split(':')[1]) for line in found] == [4, 5, 6, 7, 8], found
+    assert [int(line.split(':')[1]) for line in found] == [4, 5, 6, 7, 8, 9, 11], found
 
 
 def test_the_signature_of_a_learner_is_that_of_its_constructor():
@@ -114,6 +118,18 @@ def test_every_method_of_the_table_is_in_the_stub_of_the_learner():
     from nntrain.learner import METHODS
     stub = (ROOT/'nntrain/learner.pyi').read_text(encoding='utf-8')
     assert [name for name in METHODS if f'    def {name}(self' not in stub] == []
+
+
+def test_an_editor_offers_every_event_and_says_when_it_comes():
+    from jedi import Script
+    from nntrain.pubsub import CANCEL, event_texts
+    texts = {name: text for item in CANCEL.items() for name, text in event_texts(*item).items()}
+    for start in ('Subscriber.', 'class MyS(Subscriber):\n    def '):
+        offered = {found.name: found.docstring(raw=True)
+                   for kind in ('before_', 'after_', 'cleanup_')
+                   for found in Script(f'from nntrain.all import Subscriber\n{start}{kind}').complete()
+                   if found.name.startswith(kind)}
+        assert texts.items() <= offered.items(), (start, {*texts} - {*offered})
 
 
 def test_docments_reach_the_docstrings_of_the_wheel_and_nothing_else_changes():

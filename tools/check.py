@@ -23,7 +23,8 @@ LAYERS = ('pubsub', 'state', 'learner data', 'metrics device dataloaders',
           'tracking distributed inference variants', 'interop', 'cli', 'examples')
 LAYER = {name: i for i, names in enumerate(LAYERS) for name in names.split()}
 # What these modules may import besides the standard library.
-CORE = dict(pubsub=set(), state={'torch', 'nntrain.pubsub'},
+CORE = dict(pubsub={'nntrain._events'},  # a stub, which only type checkers read
+            state={'torch', 'nntrain.pubsub'},
             learner={'torch', 'nntrain.pubsub', 'nntrain.state',
                      'fastcore.basics'})  # for @patch: a class on one page, a paragraph a method
 BASES = {'tracking.loggers'}  # what it defines is there to be subclassed, also by subscribers

@@ -3,8 +3,9 @@
     python tools/stubs.py [--check]
 
 Writes a `.pyi` beside each module with a class of CLASSES, to which pages add methods by `@patch`
-that users call, and the list of names at the end of nntrain/all.py. Everything is read from the
-exported modules and, for the attributes of a learner, from the table of nbs/02_learner.ipynb.
+that users call, the events of a subscriber in nntrain/_events.pyi, and the list of names at the
+end of nntrain/all.py. Everything is read from the exported modules and, for the attributes of a
+learner, from the table of nbs/02_learner.ipynb.
 `--check` changes nothing."""
 import ast
 import builtins
@@ -212,6 +213,17 @@ def with_all(source, homes):
     return f'{source.partition(LIST)[0].rstrip()}\n\n{LIST}__all__ = [\n{names}]\n'
 
 
+def events_stub():
+    "The text of nntrain/_events.pyi: each event as a method, with the line that `dir` shows."
+    sys.path.insert(0, str(ROOT))
+    from nntrain.pubsub import CANCEL, Subscriber, event_texts
+    texts = {'after_create': Subscriber.after_create.__doc__}
+    for phase, cancel in CANCEL.items(): texts |= event_texts(phase, cancel)
+    lines = [f'    def {name}(self, learn: Any, /) -> Any:\n        {json.dumps(text)}\n        ...'
+             for name, text in texts.items()]
+    return '\n'.join([f'{HEAD}from typing import Any\n', 'class Events:', *lines, ''])
+
+
 def stubs():
     "Path -> text, of all stubs."
     modules, homes = trees(), public_names()
@@ -227,6 +239,7 @@ def stubs():
             if cls in CLASSES: wanted.add(home)
     found = {PACKAGE/f"{name.replace('.', '/')}.pyi": module_stub(name, modules, patches)
              for name in sorted(wanted)}
+    found[PACKAGE/'_events.pyi'] = events_stub()
     found[ALL] = with_all(ALL.read_text(encoding='utf-8'), homes)
     return found
 
