@@ -52,6 +52,7 @@ def new_run(
 class MLflowS(TrackerS):
     "Send the run to an MLflow store: settings as parameters, a call for each row."
     client,there = None,()
+    joined,resumed = None,False  # id of the run, if the user opened it
     def __init__(self,
         uri:str='sqlite:///mlflow.db', # The store: a database, or the address of a server
         experiment:str='nntrain',      # Name of the experiment; made if it is missing
@@ -62,24 +63,41 @@ class MLflowS(TrackerS):
         self.experiment,self.name = experiment,name
 
     def open(self, learn):
-        check_store(self.uri)
-        self.client,self.there = self.package.MlflowClient(self.uri),()
-        if self.run is None: self.run = new_run(self.client, self.experiment, self.name)
-        else: self.client.update_run(self.run, status='RUNNING')
-        known = self.client.get_run(self.run).data.params  # which cannot be changed
+        active,self.there = self.package.active_run(),()
+        self.joined = active.info.run_id if active else None
+        if self.joined: self.client = self.join()
+        else: self.client = self.begin()
+        known = self.client.get_run(self.target).data.params  # which cannot be changed
         for name,value in config_of(learn).items():
-            if name not in known: self.client.log_param(self.run, name, value)
+            if name not in known: self.client.log_param(self.target, name, value)
+        self.resumed = bool(learn.resuming)
+    @property
+    def target(self): return self.joined or self.run
+    def begin(self):
+        "Begin a run of our own, or go on with it."
+        check_store(self.uri)
+        client = self.package.MlflowClient(self.uri)
+        if self.run is None: self.run = new_run(client, self.experiment, self.name)
+        else: client.update_run(self.run, status='RUNNING')
+        return client
+    def join(self):
+        "Send to the run that the user has opened, in its own store."
+        print(f'{type(self).__name__}: this fit goes into the open run {self.joined}, which stays '
+              'open; mlflow.end_run() before the fit for another run')
+        return self.package.MlflowClient()
     def keep(self, n):
+        if self.joined and not self.resumed: return n  # rows of other fits are not of this run
         names = {name for row in self.rows for name in numbers(row)}
-        self.there = steps_there(self.client, self.run, names)
+        self.there = steps_there(self.client, self.target, names)
         return 0
     def write(self, row, batches):
         found,step,now = numbers(row),row['batches'],int(time.time()*1000)
         if any((name, step) in self.there for name in found): return
         point = self.package.entities.Metric
         metrics = [point(name, value, now, step) for name,value in found.items()]
-        self.client.log_batch(self.run, metrics=metrics)
+        self.client.log_batch(self.target, metrics=metrics)
     def close(self, error):
+        if self.joined: return
         if self.failed or self.run is None: return  # a server that is gone is not waited for twice
         status = 'FINISHED' if error is None else 'FAILED'
         if isinstance(error, KeyboardInterrupt): status = 'KILLED'
