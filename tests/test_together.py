@@ -135,6 +135,44 @@ def resumed_is_whole(average, tmp_path):
         assert torch.equal(whole, again) and near(loss, other), at
 
 
+OFFERED = ('after_epoch', 30), ('after_full_epoch', -30), ('after_fit', -30), ('after_fit', 45)
+
+
+def offered_is_validated(average, event, order, best, folder):
+    "What `validate`, `get_preds`, `export` and `save` give in an event has the loss of the row."
+    keep = [KeepBestS()] if best else []
+    other, found = [(x, 1-y) for x, y in data(4)], {}   # the loss rises: the first epoch is the best
+    learn = learner(MetricsS(show=False), RecorderS(), *AVERAGES[average](), *keep, model=mlp(nn.BatchNorm1d(6)),
+                    lr=0.5, valid=other)
+    def use(learn):
+        if learn.rehearsing or learn.training and event.endswith('_epoch'): return
+        before = {k: t.clone() for k, t in learn.model.state_dict().items()}
+        found['validate'] = learn.validate()['loss']
+        preds, targets = learn.get_preds()
+        found['get_preds'] = F.cross_entropy(preds, targets).item()
+        learn.export(folder/'exported.safetensors', prepare=None)
+        learn.save(folder/'saved.safetensors')
+        assert all(torch.equal(before[k], t) for k, t in learn.model.state_dict().items())
+    learn.on(event, use, order=order)
+    learn.fit(4)
+    rows = valid_rows(learn)
+    restored = best and event == 'after_fit' and order > 25   # by then KeepBestS has put it back
+    fresh = learner(MetricsS(show=False), model=mlp(nn.BatchNorm1d(6)), valid=other)
+    x, y = map(torch.cat, zip(*other))
+    found['export'] = F.cross_entropy(load_predictor(folder/'exported.safetensors', fresh.model).scores(x), y).item()
+    fresh.load(folder/'saved.safetensors')
+    found['save'] = valid_loss(fresh)
+    wanted = min(rows) if restored else rows[-1]
+    assert near(found, dict.fromkeys(found, wanted)), (found, rows)
+
+
+for average in AVERAGES:
+    for event, order in OFFERED:
+        for best in (False, True) if event == 'after_fit' else (False,):
+            case('weights', f'{average} meets an export in {event} at {order}{" with KeepBest"*best}')(
+                lambda tmp_path, a=(average, event, order, best): offered_is_validated(*a, tmp_path))
+
+
 for average in AVERAGES:
     for model in MODELS:
         for reverse in False, True:
@@ -149,6 +187,14 @@ for average in AVERAGES:
 def _():
     for subs in [EMAS(), SWAS()], [SWAS(), EMAS()]:
         with pytest.raises(ValueError, match='sets `average` too'): learner(*subs)
+
+
+@case('weights', 'SWA meets a validation in an event of its pass for the norms')
+def _():
+    losses, learn = [], learner(MetricsS(show=False), RecorderS(), SWAS(0.3), model=mlp(nn.BatchNorm1d(6)))
+    learn.on('cleanup_train', lambda learn: losses.append((learn.rehearsing, learn.validate()['loss'])))
+    learn.fit(4)
+    assert any(rehearsing for rehearsing, _ in losses) and all(math.isfinite(loss) for _, loss in losses)
 
 
 @case('weights', 'SWA under accumulation, fp16, a limit in steps')

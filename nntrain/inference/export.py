@@ -26,6 +26,7 @@ from .formats import as_program, from_onnx, from_pt2, to_onnx, to_pt2
 from ..data.transforms import BatchTransformS, Normalize
 from ..checkpoint.weights import load_model, unwrapped
 from ..learner import Learner
+from ..training.early_stopping import put_validated
 
 # %% ../../nbs/inference/05_export.ipynb #1cd675cf
 class WithTransforms(nn.Module):
@@ -47,8 +48,9 @@ def whole_model(
     "The model of a learner with its validation transforms in front."
     subs = [s for s in learn.ordered if isinstance(s, BatchTransformS) and not s.train_only]
     transforms = deepcopy([transform for sub in subs for transform in sub.transforms])
-    model = unwrapped(deepcopy(learn.model))
-    return WithTransforms(transforms, model).cpu().eval().requires_grad_(False)
+    model = deepcopy(learn.model)
+    put_validated(learn, model)
+    return WithTransforms(transforms, unwrapped(model)).cpu().eval().requires_grad_(False)
 
 # %% ../../nbs/inference/05_export.ipynb #2bae377d
 def describe_input(

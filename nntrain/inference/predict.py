@@ -27,6 +27,7 @@ from ..state import loaders_of
 from ..data.streams import StreamLoader
 from ..state import generators_kept
 from ..learner import Learner, first_of
+from ..training.early_stopping import put_validated
 
 # %% ../../nbs/inference/01_predict.ipynb #1be830c5
 def sequential(
@@ -153,7 +154,9 @@ def _trying(learn, loader, undivided=False):
     dls = learn.dls
     learn.dls = _With(dls, loader, undivided)
     try:
-        with learn.rehearse(): yield
+        with learn.rehearse():
+            put_validated(learn, learn.model)
+            yield
     finally: learn.dls = dls
 
 def find_loader(

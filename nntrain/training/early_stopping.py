@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MORE', 'LESS', 'more_is_better', 'monitored', 'check_column', 'MonitorS', 'EarlyStoppingS', 'check_patience',
-           'validated_weights', 'without_frozen', 'KeepBestS', 'ReduceLROnPlateauS']
+           'validated_weights', 'put_validated', 'without_frozen', 'KeepBestS', 'ReduceLROnPlateauS']
 
 # %% ../../nbs/training/05_early_stopping.ipynb #0fba081a
 import difflib
@@ -180,6 +180,15 @@ def validated_weights(
     "The validated weights: those of an average if one replaced the model's."
     return {**learn.model.state_dict(), **(learn.weights_in_use or {})}
 
+def put_validated(
+    learn, # A `Learner`, perhaps in a fit
+    model, # Its model, in a rehearsal, or a copy; gets other tensors, with the same values in them
+):
+    "Give a model the weights that were validated, where an average stood in for the learner's."
+    named = *model.named_parameters(),*model.named_buffers()
+    for name,t in named if learn.weights_in_use else ():
+        if name in learn.weights_in_use: t.data = learn.weights_in_use[name].to(t.device, copy=True)
+
 def without_frozen(
     weights, # As `validated_weights` returns them
     model,   # The model that they are of
@@ -203,7 +212,9 @@ class KeepBestS(MonitorS):
         if self.weights is None: return    # what is unfrozen now was so in the best epoch
         self.weights = {**without_frozen(learn.model.state_dict(), learn.model), **self.weights}
     def after_fit(self, learn):
-        if self.best is not None: learn.model.load_state_dict(self.weights, strict=False)
+        if self.best is None: return
+        learn.model.load_state_dict(self.weights, strict=False)
+        learn.weights_in_use = None   # the model itself has what was validated
     after_cancel_fit = after_fit
 
 # %% ../../nbs/training/05_early_stopping.ipynb #25148eab

@@ -176,11 +176,12 @@ class ForwardPassS(Subscriber):
         for norm in self.norms:
             norm.reset_running_stats()
             norm.momentum = None    # the plain mean over batches
-    def before_loss(self, learn): raise CancelLossException
+    def before_loss(self, learn):
+        if learn.training: raise CancelLossException   # not: a validation inside of an event
     def before_backward(self, learn): raise CancelBackwardException
     def before_step(self, learn): raise CancelStepException
     def after_batch(self, learn):
-        if learn.iter+1 >= self.n_batches: raise CancelTrainException
+        if learn.training and learn.iter+1 >= self.n_batches: raise CancelTrainException
     def cleanup_train(self, learn):
         for norm,momentum in self.norms.items(): norm.momentum = momentum
         self.found = {name: t.detach().clone() for name,t in learn.model.named_buffers()}
