@@ -408,7 +408,11 @@ EXAMPLES = dict(
 
 class Parser(argparse.ArgumentParser):
     "Raise ValueError where the standard parser prints its usage and ends the process."
-    commands = ()   # of the main parser: name -> parser
+    commands,fill = (),None  # of the main parser: name -> parser; of a command: adds its options
+    def parse_known_args(self, *args, **kwargs):
+        fill,self.fill = self.fill,None
+        if fill: fill()
+        return super().parse_known_args(*args, **kwargs)
     def error(self, message):
         from nntrain.cli.options import did_you_mean
         words = [word.strip("'").split('=')[0] for word in message.split() if word.strip("'") != '']
@@ -433,9 +437,10 @@ def make_parser(
     for command in commands: _add_command(subparsers, command)
     parser.commands = subparsers.choices
     return parser
+
 def _add_command(subparsers, command):
-    from fastcore.docments import docments
-    name,text,comments = command.__name__,command.__doc__,docments(command)
+    "Add a command; its options are added when it is called, as only then we need their comments."
+    name,text = command.__name__,command.__doc__
     defaults = {k: parameter.default for k,parameter in signature(command).parameters.items()}
     needed = {option: dict(metavar=option.upper()) for option in defaults
               if defaults[option] is Parameter.empty}
@@ -446,6 +451,11 @@ def _add_command(subparsers, command):
         usage=' '.join(['nntrain', name, *words, '[options]']),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n' + EXAMPLES[name] if name in EXAMPLES else None)
+    parser.fill = partial(_add_options, parser, command, defaults, needed)
+
+def _add_options(parser, command, defaults, needed):
+    from fastcore.docments import docments
+    comments = docments(command)
     groups = {option: title for title,options in GROUPS.items() for option in options.split()}
     places = {}
     for option,default in defaults.items():
