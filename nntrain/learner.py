@@ -396,6 +396,12 @@ def check_loader(loader, mode):
         not isinstance(loader, torch_data.IterableDataset)):
         raise TypeError(f'the {mode} loader is a dataset, {type(loader).__name__}, which gives '
             'single samples: wrap it, `DataLoader(dataset, batch_size=64, shuffle=True)`')
+    for holder in getattr(loader, 'batch_sampler', None),loader:
+        weights = getattr(getattr(holder, 'sampler', None), 'weights', ())
+        n = len(weights) if isinstance(weights, torch.Tensor) else 0
+        if n > 2**24: raise ValueError(f'the sampler of the {mode} loader has {n:,} weights, and '
+            f'torch.multinomial draws from {2**24:,} at most: give a loader of nntrain the order, '
+            '`loader.order_by = Weighted(weights)`, which has no such limit')
 
 def check_fit(learn, epochs, train, valid, lr, resume):
     "The passes of an epoch, (name, loader); raises whatever is known to be wrong before training."

@@ -15,6 +15,8 @@ from torch.utils.data import (BatchSampler, ConcatDataset, DataLoader, Dataset, 
     SubsetRandomSampler, TensorDataset, WeightedRandomSampler, random_split)
 
 from nntrain.all import *
+from nntrain.data.samplers import drawn_by_sum
+from nntrain.learner import check_loader
 
 datasets.disable_progress_bars()
 
@@ -301,6 +303,41 @@ def test_7_an_unknown_order_is_refused(name):
         learner(None, REFUSED[name]()).get_preds()
 
 
+@pytest.mark.parametrize('at,workers', [('epoch', 0), ('batch', 0), ('batch', 1), ('end', 0)])
+def test_7_a_stateful_loader_goes_on(at, workers):
+    def make():
+        torch.manual_seed(0)
+        return learner(stateful(numbered(), 4, shuffle=True, num_workers=workers))
+    whole,states = make(),[]
+    whole.on('after_batch', lambda learn: states.append(learn.state_dict()), order=SAVE)
+    wanted = orders(whole, 3)
+    if at == 'end':      # a complete run is complete, and may be made longer
+        again = make()
+        again.fit(3, valid=False, resume=whole.state_dict())
+        assert again.n_steps == 18
+        assert [len(rows) for rows in orders(again, 2)] == [24, 24]
+        longer = make()
+        state,more = whole.state_dict(),[]
+        longer.on('before_batch', lambda learn: more.extend(learn.x[:,0].tolist()))
+        longer.fit(4, valid=False, resume=state)
+        assert sorted(more) == [*range(24)] and longer.epoch == 3
+        assert longer.get_preds('train', inputs=True)[2][:,0].tolist() == [*range(24)]
+    elif at == 'epoch':
+        first = make()
+        first.fit(1, valid=False)
+        again = make()
+        seen = []
+        again.on('before_batch', lambda learn: seen.extend(learn.x[:,0].tolist()))
+        again.fit(3, valid=False, resume=first.state_dict())
+        assert seen == wanted[1] + wanted[2]
+    else:
+        for k in 0,5,8:
+            again,seen = make(),[]
+            again.on('before_batch', lambda learn: seen.extend(learn.x[:,0].tolist()))
+            again.fit(3, valid=False, resume=states[k])
+            assert seen == sum(wanted, [])[4*(k + 1):]
+
+
 # ---------------------------------------------------------------- 10: asked beforehand
 
 
@@ -343,6 +380,24 @@ def test_10_one_sample_left_over(what, loader):
     learn.fit(1, valid=False, subs=SingleBatchS())    # which does not come to it
     learn.dls.train = TensorLoader(x, y, batch_size=4, drop_last=True)
     learn.fit(1, valid=False)
+
+
+@pytest.mark.parametrize('batched', [False, True])
+@pytest.mark.parametrize('more', [0, 1])
+def test_10_more_weights_than_torch_draws_from(batched, more):
+    n = 2**24 + more
+    sampler = WeightedRandomSampler(torch.ones(1, dtype=torch.float64).expand(n), 4)
+    kwargs = dict(batch_sampler=BatchSampler(sampler, 2, False)) if batched else dict(
+        batch_size=2, sampler=sampler)
+    class Same(Dataset):
+        def __len__(self): return n
+        def __getitem__(self, i): return torch.ones(1),0
+    learn = learner(DataLoader(Same(), **kwargs))
+    if not more: return check_loader(learn.dls.train, 'train')
+    with pytest.raises(ValueError, match='16,777,217 weights.*16,777,216.*Weighted'): learn.fit(1)
+    weights = torch.zeros(n)
+    weights[-1] = 1
+    assert drawn_by_sum(weights, 4, torch.Generator()).tolist() == [n-1]*4    # as `Weighted` does
 
 
 BAD = {'infinite': ([1., float('inf')], 'finite'), 'nan': ([1., float('nan')], 'finite'),

@@ -139,7 +139,7 @@ def run(
     if not new and is_complete(out, options['epochs']):
         return print(f'{out} is complete: more --epochs go on, --fresh starts over')
     if not dry: begin(out, dict(begun, options=options), new)
-    learn.lr,curve = begun['lr'],LRCurve(*begun['curve'])
+    learn.lr,curve = begun['lr'],LRCurve(*(begun.get('curve') or ([], [])))
     print(describe(learn, options['data'], images, options['model'], curve, about), flush=True)
     if dry: return print(f'a dry run: nothing is written to {out}')
     config = config_text({**options, 'data': place_of(options['data'])}, f'of {out.name}')

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FILES', 'check_folder', 'RowsS', 'history_csv', 'draw_png', 'plot_history', 'write_run', 'read_info', 'load_run',
-           'run_predictor', 'labelled_images', 'place_of', 'own_images', 'validate_run', 'export_run']
+           'run_predictor', 'labelled_images', 'place_of', 'own_place', 'own_images', 'validate_run', 'export_run']
 
 # %% ../../nbs/cli/01_run_folder.ipynb #14a45fb4
 import csv
@@ -224,15 +224,27 @@ def place_of(
     data:str, # As for `read_dataset`
 )->str:       # The full path of a file or folder here; else the name as it is
     "The place of data, valid in any working folder."
-    path = Path(data).expanduser().absolute()
-    return str(path) if data != 'digits' and path.exists() else data
+    path = os.path.abspath(Path(data).expanduser())    # without the .. in it
+    return path if data != 'digits' and os.path.exists(path) else data
+
+def own_place(
+    info, # Of `read_info`
+)->str:   # As for `read_dataset`
+    "The place of the data that a run was trained on, which one of an older nntrain may not know."
+    data = info.get('options', {}).get('data')
+    if 'place' in info: return info['place']
+    if data == 'digits' or data and Path(data).is_absolute(): return data
+    raise ValueError('the run does not say ' + ('on which data it was trained: give --data'
+        if data is None else f'where the data {data!r} is, on which it was trained: give --data, '
+        'the folder, file or name'))
 
 def own_images(
-    info, # Of `read_info`
-):        # `Images`
+    info,      # Of `read_info`
+    data=None, # Where the data is now; None: where the run says
+):             # `Images`
     "The data that a run was trained on, split as they were."
     options = info.get('options', {})
-    data = info.get('place', options.get('data'))
+    data = own_place(info) if data is None else data
     listing = list_pictures(data)
     if listing is None: return load_images(data)
     valid = options.get('valid')
@@ -245,12 +257,11 @@ def validate_run(
 )->dict:         # `n` images, `loss`, `accuracy`
     "Loss and accuracy of the model of a run."
     info,model = read_info(folder),load_run(folder)
-    own = info.get('place', info.get('options', {}).get('data'))
-    data = own if data is None else place_of(data)
-    if data is None: raise ValueError(f'{folder} does not say on which data it was '
-                                                      'trained: give --data')
-    same = data == own
-    x,y = own_images(info).valid if same else labelled_images(data, info['classes'], info['shape'])
+    said = info.get('options', {}).get('data')
+    data = own_place(info) if data is None else place_of(data)
+    own = info['place'] if 'place' in info else said and place_of(said)
+    x,y = own_images(info, data).valid if data == own else (
+        labelled_images(data, info['classes'], info['shape']))
     if list(x.shape[1:]) != list(info['shape']): raise ValueError(f'images of {data} are '
         f'{size_text(x)}, the run was trained on {"x".join(map(str, info["shape"]))}')
     loader = TensorLoader(x, y, batch_size=2*info.get('options', {}).get('bs', 64))
