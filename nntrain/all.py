@@ -25,6 +25,7 @@ from nntrain.data.transforms import seed_all
 from nntrain.data.samplers import HardExampleSampler, Weighted
 from nntrain.data.mixup import CutMixS, MixUpS, RandomErasingS
 from nntrain.data.images import build_model, load_images, show_batch
+from nntrain.data.pictures import PictureFiles, PictureLoader
 from nntrain.data.text import Perplexity, SequenceDataset
 from nntrain.training.hyperparams import GroupedOptim, HyperParams, layer_groups
 from nntrain.training.curves import Curve, combine, constant, cosine, exponential, flat_cos, linear
@@ -79,17 +80,18 @@ __all__ = [
     'eight_bits', 'hf_ds_collate_fn', 'load_digits', 'kept_size', 'FetchLoader', 'OrderedLoader',
     'TensorLoader', 'StreamLoader', 'endless', 'BatchTransformS', 'KeyedDataset', 'Normalize',
     'normalize_for', 'seed_all', 'HardExampleSampler', 'Weighted', 'CutMixS', 'MixUpS',
-    'RandomErasingS', 'build_model', 'load_images', 'show_batch', 'Perplexity', 'SequenceDataset',
-    'GroupedOptim', 'HyperParams', 'layer_groups', 'Curve', 'combine', 'constant', 'cosine',
-    'exponential', 'flat_cos', 'linear', 'one_cycle', 'polynomial', 'warm_restarts', 'FreezeS',
-    'ScheduleS', 'TorchScheduleS', 'EarlyStoppingS', 'KeepBestS', 'ReduceLROnPlateauS',
-    'OverfitBatchS', 'ShortEpochS', 'SingleBatchS', 'StopAfterS', 'GradientAccumulationS',
-    'GradientClipS', 'StopOnNaNS', 'ChannelsLastS', 'CompileS', 'MixedPrecisionS', 'EMAS', 'SWAS',
-    'ActivationRegularizationS', 'BatchNormFreezeS', 'ResetStateS', 'ValidateS', 'TimingS',
-    'stopwatch', 'SyncCounterS', 'ActivationStatsS', 'GradientStatsS', 'Hooks', 'synth_learner',
-    'History', 'compare', 'RecorderS', 'usual', 'CSVLoggerS', 'JSONLLoggerS', 'TrackerS',
-    'TensorBoardS', 'WandbS', 'MLflowS', 'read_checkpoint', 'CheckpointS', 'best_of',
-    'show_checkpoints', 'load_model', 'save_model', 'check_resume', 'Results', 'Preparation',
-    'find_preparation', 'Predictor', 'load_predictor', 'end_ranks', 'launch', 'my_place',
-    'start_ranks', 'Replicas', 'Shares', 'DistributedS', 'SAMLearner', 'DistillationLearner',
-    'GANLearner', 'SamplesS', 'AcceleratorS', 'from_hub', 'PruneS']
+    'RandomErasingS', 'build_model', 'load_images', 'show_batch', 'PictureFiles', 'PictureLoader',
+    'Perplexity', 'SequenceDataset', 'GroupedOptim', 'HyperParams', 'layer_groups', 'Curve',
+    'combine', 'constant', 'cosine', 'exponential', 'flat_cos', 'linear', 'one_cycle', 'polynomial',
+    'warm_restarts', 'FreezeS', 'ScheduleS', 'TorchScheduleS', 'EarlyStoppingS', 'KeepBestS',
+    'ReduceLROnPlateauS', 'OverfitBatchS', 'ShortEpochS', 'SingleBatchS', 'StopAfterS',
+    'GradientAccumulationS', 'GradientClipS', 'StopOnNaNS', 'ChannelsLastS', 'CompileS',
+    'MixedPrecisionS', 'EMAS', 'SWAS', 'ActivationRegularizationS', 'BatchNormFreezeS',
+    'ResetStateS', 'ValidateS', 'TimingS', 'stopwatch', 'SyncCounterS', 'ActivationStatsS',
+    'GradientStatsS', 'Hooks', 'synth_learner', 'History', 'compare', 'RecorderS', 'usual',
+    'CSVLoggerS', 'JSONLLoggerS', 'TrackerS', 'TensorBoardS', 'WandbS', 'MLflowS',
+    'read_checkpoint', 'CheckpointS', 'best_of', 'show_checkpoints', 'load_model', 'save_model',
+    'check_resume', 'Results', 'Preparation', 'find_preparation', 'Predictor', 'load_predictor',
+    'end_ranks', 'launch', 'my_place', 'start_ranks', 'Replicas', 'Shares', 'DistributedS',
+    'SAMLearner', 'DistillationLearner', 'GANLearner', 'SamplesS', 'AcceleratorS', 'from_hub',
+    'PruneS']
