@@ -90,15 +90,19 @@ class LRCurve:
         lrs,        # Learning rates, each the same factor above the one before
         losses,     # Training losses, finite
         tried=None, # Rate -> mean loss at the end of a try; None: nothing was tried
+        ended='',   # What ended the test before its last rate, if it was not the loss
     ):
         self.lrs,self.losses,self.tried = list(lrs),list(losses),dict(tried or {})
+        self.ended = ended
         self.smooth,self.narrowing = smoothed(self.lrs, self.losses)
 
     @property
     def suggestions(self):
         lrs,smooth,n = self.lrs,self.smooth,len(self.lrs)
+        cure = f'the test ended early, as {self.ended}' if self.ended else (
+            'start lower, or take more batches')
         if n < 10: raise ValueError(f'{n} points are too few to suggest a learning rate, '
-            'at least 10 are needed: start lower, or take more batches')
+            f'at least 10 are needed: {cure}')
         low = smooth.index(min(smooth))
         first = self.losses[:max(low//4, 3)]
         fall = sum(first)/len(first) - min([smooth[low], *self.tried.values()])
@@ -119,9 +123,10 @@ class LRCurve:
         try: return f'suggested lr {self.suggestions.valley:.2g}'
         except ValueError: return 'no suggestion'
     def __repr__(self):
-        if not self.lrs: return 'LRCurve(no points)'
+        if not self.lrs: return f'LRCurve(no points{f"; {self.ended}"*bool(self.ended)})'
         first,last = self.lrs[0],self.lrs[-1]
-        return f'LRCurve({len(self.lrs)} points, lr {first:.1e} to {last:.1e}; {self.summary})'
+        why = f'; {self.ended}'*bool(self.ended)
+        return f'LRCurve({len(self.lrs)} points, lr {first:.1e} to {last:.1e}; {self.summary}{why})'
     def _repr_png_(self):
         from io import BytesIO
         from matplotlib.figure import Figure # no pyplot: nothing stays open
@@ -169,7 +174,7 @@ def plot_lrs(
 # %% ../nbs/06_lrfind.ipynb #7b11f848
 class LRFindS(Subscriber):
     "Raise the learning rate step by step, record losses until they explode; undo the fit."
-    order,rehearses = DECIDE,True
+    order,rehearses,ended = DECIDE,True,''
     def __init__(self,
         mult:float=1.25,  # Factor from step to step, above 1; 1.25 takes 52 steps from 1e-4 to 10
         max_lr:float=10., # No higher learning rate is tried; few models bear as much
@@ -189,7 +194,7 @@ class LRFindS(Subscriber):
             f'{self.start}, above `max_lr` {self.max_lr}; start low, as '
             'in fit(5, lr=1e-4, subs=[LRFindS()])')
         self.shares,self.n_steps = shares_of(learn.optimizers, self.start),learn.n_steps
-        self.tests,self.put_back = [],None
+        self.tests,self.put_back,self.ended = [],None,''
         if self.repeats > 1: self.put_back = snapshot([v for v in vars(learn).values()
             if isinstance(v, torch.nn.Module) or hasattr(v, 'param_groups')])
         self.begin()
@@ -205,7 +210,12 @@ class LRFindS(Subscriber):
         if not learn.training: raise CancelEpochException
     def before_batch(self, learn): set_lr(self.shares, self.lr)
     def before_step(self, learn): set_lr(self.shares, self.lr)
-    def cleanup_fit(self, learn): self.shares,self.put_back = {},None
+    def after_cancel_fit(self, learn):
+        if len(self.tests) < self.repeats:
+            self.ended = self.ended or 'another subscriber ended the fit'
+    def cleanup_fit(self, learn):
+        self.take()    # what was kept when somebody else ended the fit
+        self.shares,self.put_back = {},None
     def after_batch(self, learn):
         "Keep learning rate and loss of the step, raise the rate, read what was kept if due."
         if learn.n_steps == self.n_steps: return
@@ -217,16 +227,20 @@ class LRFindS(Subscriber):
     def after_train(self, learn): self.read(learn)
     def read(self, learn):
         "Note the losses that were kept, and end the test if one of them, or the rate, says so."
+        if self.take() or self.lr > self.max_lr: self.end(learn)
+    def take(self):
+        "Note the losses that were kept; True if one of them ends the test."
         kept,self.kept,self.read_at = self.kept,[],monotonic()
         for lr,loss in zip([lr for lr,_ in kept], torch.stack([x for _,x in kept]).tolist()
                            if kept else []):
-            if not math.isfinite(loss): return self.end(learn)
+            if not math.isfinite(loss):
+                if len(self.lrs) < 10: self.ended = f'the loss was {loss} at lr {lr:.1e}'
+                return True
             self.lrs.append(lr); self.losses.append(loss)
             mean = self.mean.add(loss)
             self.lowest = min(self.lowest, mean)
             most = self.lowest + (self.stop-1)*abs(self.lowest)  # of a positive one `stop` times
-            if mean > most: return self.end(learn)
-        if self.lr > self.max_lr: self.end(learn)
+            if mean > most: return True
     def end(self, learn):
         "Begin the next test from the same weights, or end the fit."
         self.tests.append((self.lrs, self.losses))
@@ -240,7 +254,7 @@ class LRFindS(Subscriber):
         tests = self.tests or [(self.lrs, self.losses)]
         n = min(len(lrs) for lrs,_ in tests)
         means = [sum(losses)/len(tests) for losses in zip(*(losses[:n] for _,losses in tests))]
-        return LRCurve(tests[0][0][:n], means)
+        return LRCurve(tests[0][0][:n], means, ended=self.ended)
     def plot(self, ax=None, skip_start=0, skip_end=0):
         return self.curve.plot(ax, skip_start, skip_end)
 

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from nntrain.all import *
 from nntrain.checkpoint.folder import resume
+from nntrain.pubsub import (CancelEpochException, CancelFitException, CancelStepException,
+                            CancelTrainException)
 from nntrain.variants.gan import TurnLossesS, hinge
 
 CASES = {}   # (kind, what meets what) -> function that asserts
@@ -333,8 +335,145 @@ for name, subs in TOGETHER.items():
             learn.fit(3)
             found.append([weights(learn).tolist(), learn.n_steps, learn.row['loss']])
         assert near(*found), found
-    if 'guard' not in name: continue
     case('optimizers', f'two of them meet {name}')(alike)
+
+
+# 8: gradients: sparse, complex, of two passes; statistics of norms
+
+class Words(nn.Module):
+    def __init__(self, sparse):
+        super().__init__()
+        self.embed, self.linear = nn.Embedding(10, 4, sparse=sparse), nn.Linear(4, 2)
+    def forward(self, x): return self.linear(self.embed(x).mean(1))
+
+
+def words(n=6):
+    generator = torch.Generator().manual_seed(0)
+    return [(torch.randint(0, 10, (4, 3), generator=generator), torch.randint(0, 2, (4,), generator=generator))
+            for _ in range(n)]
+
+
+def sparse_is_dense(cls, subs):
+    found = []
+    for sparse in False, True:
+        torch.manual_seed(0)
+        learn = learner(*subs(), model=Words(sparse), train=words(), valid=words(2), cls=cls)
+        learn.fit(2)
+        found.append(weights(learn))
+    assert near(*found)
+
+
+for cls in Learner, SAMLearner:
+    for name, subs in {'no other': lambda: [], 'clipping': lambda: [GradientClipS(0.1)],
+                       'accumulation': lambda: [GradientAccumulationS(2)],
+                       'fp16': lambda: [MixedPrecisionS('fp16')], 'a guard': lambda: [StopOnNaNS('skip')],
+                       'a guard of the device': lambda: [StopOnNaNS('skip', on_device=True)]}.items():
+        case('gradients', f'sparse ones in a {cls.__name__} meet {name}')(partial(sparse_is_dense, cls, subs))
+
+
+class Waves(nn.Module):
+    "Has a complex and a real parameter."
+    def __init__(self):
+        super().__init__()
+        self.wave, self.linear = nn.Parameter(torch.randn(4, 2, dtype=torch.complex64)), nn.Linear(4, 2)
+    def forward(self, x): return (x.float().to(torch.complex64)@self.wave).abs() + self.linear(x)
+
+
+@case('gradients', 'complex ones meet fp16, frozen or not, and bf16')
+def _():
+    for cls in Learner, SAMLearner:
+        learn, found = learner(MixedPrecisionS('fp16'), model=Waves(), cls=cls), []
+        before = weights(learn)
+        learn.on('before_batch', found.append)
+        with pytest.raises(ValueError, match='`wave` is complex64, and fp16 cannot'): learn.fit(1)
+        assert not found and torch.equal(before, weights(learn))
+        learn.to_fp32().fit(1)
+        learn.to_bf16().fit(1)
+        learn.to_fp32().to_fp16().model.wave.requires_grad_(False)
+        learn.fit(1)
+        assert learn.n_steps == 8
+
+
+def norms_by_hand(learn, batches, taught=None):
+    "Statistics of batch norm after each batch was seen once, and once more for SAM's gradient."
+    model, rho = learn.model.train(), getattr(learn, 'rho', None)
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    def loss_of(x, y):
+        preds, loss = (p := model(x)), F.cross_entropy(p, y)
+        if taught is None: return loss
+        with torch.no_grad(): soft = (taught(x)/2).softmax(1)
+        return 0.5*loss + 0.5*4*F.kl_div((preds/2).log_softmax(1), soft, reduction='batchmean')
+    for x, y in batches:
+        opt.zero_grad()
+        loss_of(x, y).backward()
+        if rho:
+            kept = {k: t.clone() for k, t in model.state_dict().items()}
+            norm = torch.stack([p.grad.norm() for p in model.parameters()]).norm()
+            with torch.no_grad():
+                for p in model.parameters(): p.add_(p.grad*rho/(norm+1e-12))
+            opt.zero_grad()
+            loss_of(x, y).backward()
+            model.load_state_dict(kept)
+        opt.step()
+    return model.state_dict()
+
+
+class SAMDistillation(SAMLearner, DistillationLearner): "Both at once."
+
+
+def statistics_once(cls, subs):
+    teacher = mlp(nn.BatchNorm1d(6))
+    before = {k: t.clone() for k, t in teacher.state_dict().items()}
+    options = dict(teacher=teacher) if issubclass(cls, DistillationLearner) else {}
+    made = [learner(*subs(), model=mlp(nn.BatchNorm1d(6)), cls=cls, **options) for _ in range(2)]
+    made[1].model.load_state_dict(made[0].model.state_dict())
+    made[0].fit(1)
+    by_hand = norms_by_hand(made[1], data(), options.get('teacher'))
+    assert near(dict(made[0].model.state_dict()), dict(by_hand)) and by_hand['1.num_batches_tracked'] == 8
+    assert all(torch.equal(before[k], t) for k, t in teacher.state_dict().items())
+
+
+for cls in Learner, SAMLearner, DistillationLearner, SAMDistillation:
+    for name, subs in {'a fit': lambda: [], 'metrics': lambda: [MetricsS(accuracy, show=False)],
+                       'a guard': lambda: [StopOnNaNS('skip', on_device=True)]}.items():
+        case('gradients', f'norms of a {cls.__name__} meet {name}')(partial(statistics_once, cls, subs))
+
+
+# 2: a range test that somebody else ends
+
+ENDS = {'a cancelled fit': ('after_batch', CancelFitException), 'a cancelled pass': ('after_batch', CancelTrainException),
+        'an epoch given up': ('before_batch', CancelEpochException), 'an error': ('after_batch', RuntimeError),
+        'cancelled steps': ('before_step', CancelStepException), 'Ctrl-C': ('before_loss', KeyboardInterrupt),
+        'a NaN': None, 'a NaN and a guard': None, 'a limit': None}
+
+
+def range_test_ended(name, repeats):
+    subs = {'a NaN and a guard': [StopOnNaNS()], 'a limit': [StopAfterS(n_steps=20)]}.get(name, [])
+    learn = learner(MetricsS(show=False), *subs, train=data(16, bad=(3,) if 'NaN' in name else ()),
+                    optim=partial(torch.optim.SGD, momentum=0.9), model=mlp(nn.BatchNorm1d(6)))
+    event, error = ENDS[name] or ('after_batch', None)
+    def end(learn):
+        if error and learn.training and learn.train_iter >= 20: raise error('here')
+    learn.on(event, end)
+    state, random, subs = learn.state_dict(), torch.get_rng_state(), [*learn.subs]
+    test = LRFindS(1.2, repeats=repeats)
+    try: learn.fit(20, subs=test, lr=1e-4)
+    except (RuntimeError, KeyboardInterrupt) as raised: assert type(raised) is error
+    now = learn.state_dict()
+    assert near({**state['objects']['model']}, {**now['objects']['model']}) and learn.opt is None
+    assert learn.lr == 0.1 and [*learn.subs] == subs and torch.equal(random, torch.get_rng_state())
+    n = len(test.curve.lrs)
+    if name == 'a limit': return test.curve.suggestions
+    assert n == 3 if 'NaN' in name else n in (19, 20)
+    why = {'a cancelled fit': 'another subscriber ended', 'a NaN': 'loss was nan at', 'a NaN and a guard': 'loss was nan at'}
+    if name not in why: return
+    assert why[name] in repr(test.curve)
+    with pytest.raises(ValueError, match=why[name] if n < 10 else 'never fell'): test.curve.suggestions
+
+
+for name in ENDS:
+    for repeats in 1, 2:
+        case('rates', f'a range test, {repeats} times, meets {name}')(partial(range_test_ended, name, repeats))
 
 
 NAMES = [f'{kind}: {what}' for kind, what in CASES]

@@ -190,7 +190,7 @@ POLICIES = 'stop','skip','warn'
 
 class StopOnNaNS(Subscriber):
     "Refuse the step when loss or gradients are not finite; say where and keep the batch."
-    order,asleep = TRANSFORM/2,False
+    order,asleep,spoiled = TRANSFORM/2,False,False
     def __init__(self,
         policy:str='stop',    # 'stop' raises; 'skip' leaves out the batch; 'warn' only tells
         diagnose:bool=False,  # Whether to run the batch again and name the first bad place

@@ -55,6 +55,11 @@ class MixedPrecisionS(Subscriber):
     def before_fit(self, learn):
         self.after_create(learn)      # the model may have moved
         self.n_skipped,self.in_a_row,self.unread = 0,0,torch.zeros(0)
+    def before_train(self, learn):
+        "Gradients are divided by the scale, which torch does for real numbers alone."
+        for name,p in learn.model.named_parameters() if learn.scaler else ():
+            if p.is_complex() and p.requires_grad: raise ValueError(f'MixedPrecisionS: `{name}` is '
+                f'{str(p.dtype)[6:]}, and fp16 cannot scale complex gradients: take bf16')
 
     def open(self, learn):
         "Enter autocast; contexts are made once and reused."

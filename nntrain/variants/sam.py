@@ -19,8 +19,8 @@ def climb(
 ):
     "Move along the gradient by a step of length `rho`, and clear the gradients."
     used = [p for p in params if p.grad is not None]
-    gradients = [p.grad for p in used]
-    norm = torch.nn.utils.get_total_norm(gradients)
+    gradients = [p.grad.coalesce() if p.grad.is_sparse else p.grad for p in used]
+    norm = torch.nn.utils.get_total_norm([g.values() if g.is_sparse else g for g in gradients])
     torch._foreach_add_(used, torch._foreach_mul(gradients, rho/(norm+1e-12)))
     for p in used: p.grad = None
 
