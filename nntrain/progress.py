@@ -150,7 +150,10 @@ class LossCurve:
         for name,points in self.beside.items():
             self.beside[name] = [(i, float(value)) for i,value in points if i % self.stride == 0]
 
-    def __repr__(self): return f'LossCurve({len(self.points)} batches)'
+    def __repr__(self):
+        passes = max(map(len, self.valid.values()), default=0)
+        return (f'LossCurve({len(self.points)} batches'
+                + f', {passes} validation passes'*(passes > 0) + ')')
     def _repr_png_(self):
         from io import BytesIO
         from matplotlib.figure import Figure    # no pyplot: whatever its backend, and nothing open
@@ -218,10 +221,19 @@ def plot_losses(
 # %% ../nbs/08_progress.ipynb #19b77593
 def _show_losses(curve, place=None):
     "Draw `curve` in a notebook, in the `place` where it was before; returns the place."
-    from IPython.display import display
+    return _display(_drawn(curve), place)
+
+def _drawn(curve):
+    "The picture of `curve`, which takes a while, as it can be displayed at once."
     curve.read()
-    if place is None: return display(curve, display_id=True)
-    place.update(curve)
+    png,size = curve._repr_png_()
+    return {'image/png': png, 'text/plain': repr(curve)},{'image/png': size}
+
+def _display(drawn, place=None):
+    from IPython.display import display
+    data,metadata = drawn
+    if place is None: return display(data, metadata=metadata, raw=True, display_id=True)
+    place.update(data, metadata=metadata, raw=True)
     return place
 
 # %% ../nbs/08_progress.ipynb #e48b577b
@@ -250,21 +262,27 @@ class NotebookScreen:
         self.n_done = row['epoch']+1
         if monotonic() >= self.due: self.draw(curve)
     def draw(self, curve):
-        start = monotonic()
+        "Show everything as it is now; returns how long it took."
+        start,drawn = monotonic(),None
+        if curve is not None and (curve.points or curve.pending or curve.valid):
+            drawn = _drawn(curve)
+            if self.plotted is None: start = monotonic()   # the first one loads matplotlib
         if self.rows: self.master.text = html_table(self.rows)
         if self.n_done: _move_bar(self.master.main_bar, self.n_done, '')
         self.master.show()
-        if curve is not None and (curve.points or curve.pending or curve.valid):
-            self.plotted = _show_losses(curve, self.plotted)
+        if drawn is not None: self.plotted = _display(drawn, self.plotted)
         end = monotonic()
         self.due = end + max(.2, 9*(end-start))
+        return end - start
     def refresh(self, learn, loss, seconds, curve):
         from fastprogress.fastprogress import NBProgressBar
-        if self.bar is None: self.bar = _make_bar(NBProgressBar, learn.n_iter, seconds,
-                                                  parent=self.master)
+        if self.bar is None:
+            self.bar = _make_bar(NBProgressBar, learn.n_iter, seconds, display=False)
+            self.master.add_child(self.bar)
         self.n_done = max(self.n_done, learn.epoch)
         _move_bar(self.bar, learn.iter+1, html.escape(_label(learn, loss)))
-        self.draw(curve)
+        if monotonic() >= self.due: return self.draw(curve)
+        self.master.show()
     def end_pass(self): self.bar = None; self.master.inner_dict.pop('pb2', None)
     def close(self, curve):
         self.end_pass()
@@ -329,9 +347,9 @@ class ProgressS(Subscriber):
             value = loss.item()                                   # waits for the device
             steady = self.mean is not None and math.isfinite(self.mean)
             self.mean = .7*self.mean + .3*value if steady else value
-        self.screen.refresh(learn, self.mean, start - self.began, self.curve)
-        end = monotonic()
-        self.due = end + max(self.seconds, 9*(end-start))
+        drawing = self.screen.refresh(learn, self.mean, start - self.began, self.curve)
+        end = monotonic()                              # a drawing screen has a clock of its own
+        self.due = end + max(self.seconds, 9*(end - start - (drawing or 0)))
 
 # %% ../nbs/08_progress.ipynb #c5a10023
 @contextmanager

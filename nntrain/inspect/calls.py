@@ -56,8 +56,9 @@ def _keyword(name, parameters):
 
 # %% ../../nbs/inspect/13_calls.ipynb #01b50bb3
 SUCH_AS = dict(   # parameter, or method -> arguments to show in an example
-    epochs='5', path="'model.safetensors'", export="'model.pt2'", n='-1', items="['a.png', 'b.png']", model='model',
-    dls='DataLoaders(train, valid), loss_fn', name="'me/model'", transforms='[torch.fliplr]')
+    epochs='5', path="'model.safetensors'", export="'model.pt2'", n='-1', model='model',
+    items="['a.png', 'b.png']", dls='DataLoaders(train, valid), loss_fn', name="'me/model'",
+    transforms='[torch.fliplr]')
 INSTEAD = dict(   # method -> what those meant who gave it more than it takes
     fit='tensors go into the loaders: `DataLoader(TensorDataset(x, y), batch_size=64)`, these into '
         '`DataLoaders(train, valid)`, the second argument of `Learner`',
