@@ -11,7 +11,7 @@ import html, math, sys, time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from itertools import accumulate
-from time import monotonic
+from time import monotonic, thread_time
 
 import torch
 from fastcore.basics import patch
@@ -263,17 +263,16 @@ class NotebookScreen:
         if monotonic() >= self.due: self.draw(curve)
     def draw(self, curve):
         "Show everything as it is now; returns how long it took."
-        start,drawn = monotonic(),None
+        start,busy,drawn = monotonic(),thread_time(),None   # a busy machine makes no plot rarer
         if curve is not None and (curve.points or curve.pending or curve.valid):
             drawn = _drawn(curve)
-            if self.plotted is None: start = monotonic()   # the first one loads matplotlib
+            if self.plotted is None: busy = thread_time()   # the first one loads matplotlib
         if self.rows: self.master.text = html_table(self.rows)
         if self.n_done: _move_bar(self.master.main_bar, self.n_done, '')
         self.master.show()
         if drawn is not None: self.plotted = _display(drawn, self.plotted)
-        end = monotonic()
-        self.due = end + max(.2, 9*(end-start))
-        return end - start
+        self.due = monotonic() + max(.2, 9*(thread_time()-busy))
+        return monotonic() - start
     def refresh(self, learn, loss, seconds, curve):
         from fastprogress.fastprogress import NBProgressBar
         if self.bar is None:
