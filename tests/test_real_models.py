@@ -1,4 +1,6 @@
 """Learners on models of other libraries, each skipped with a reason where its library is missing."""
+import os
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -401,6 +403,69 @@ def test_a_run_with_adapters_alone_in_its_checkpoints_resumes_exactly(tmp_path):
     again = lora()
     assert again.load(tmp_path/'adapter.safetensors') == []
     assert same(weights(again), weights(learn))
+
+
+def test_adapters_in_the_format_of_peft(tmp_path):
+    "PEFT reads what we write, we read what PEFT writes, and what it has no place for is refused."
+    peft = needs('peft')
+    def load(path): return peft.PeftModel.from_pretrained(small('classifier')[0], path)
+    learn,folder = lora(),tmp_path/'new'/'adapter-1.5'
+    learn.fit(1)
+    learn.save(folder, trainable=True)
+    assert {'adapter_config.json', 'adapter_model.safetensors'} < {*os.listdir(folder)}
+    assert same(weights(load(folder)), weights(learn.model))     # its new head, too
+    (folder/'README.md').write_text('edited')
+    learn.model = torch.nn.DataParallel(learn.model)
+    learn.fit(1)
+    learn.save(folder, trainable=True)
+    assert same(weights(load(folder)), weights(learn.model.module))
+    assert (folder/'README.md').read_text() == 'edited'
+
+    again = lora()
+    assert again.load(folder) == [] and same(weights(again), weights(learn.model.module))
+    learn.model.module.save_pretrained(tmp_path/'theirs')
+    again = lora()
+    assert again.load(tmp_path/'theirs') == [] and same(weights(again), weights(learn.model.module))
+    before = weights(again)
+    again.model.peft_config['default'].lora_alpha = 3
+    with pytest.raises(ValueError, match='lora_alpha 8, and the adapter of the model has 3'):
+        again.load(folder)
+    name = folder/'adapter_model.safetensors'
+    name.write_bytes(name.read_bytes()[:-9])
+    with pytest.raises(ValueError, match='adapter_model.safetensors has'): lora().load(folder)
+    with pytest.raises(TypeError, match='make it with peft.get_peft_model'): text().load(folder)
+    assert same(weights(again), before)
+
+    learn = lora()
+    learn.model.base_model.model.bert.embeddings.word_embeddings.weight.requires_grad_(True)
+    with pytest.raises(ValueError, match='word_embeddings.weight is trained, too'):
+        learn.save(tmp_path/'less', trainable=True)
+    assert not (tmp_path/'less').exists()
+    learn.save(tmp_path/'less.safetensors', trainable=True)
+    with pytest.raises(ValueError, match='is a file'):
+        lora().save(folder/'README.md', trainable=True)
+
+
+def test_the_average_of_adapters_is_what_peft_reads(tmp_path):
+    "In the events where an average stands for the model, it is saved; the second adapter, too."
+    peft = needs('peft')
+    learn,average = lora(),EMAS(0.5)
+    save = lambda learn: learn.save(tmp_path/'mean', trainable=True)
+    learn.on('after_full_epoch', save, order=SAVE)
+    learn.fit(1, subs=average)
+    mean = peft.PeftModel.from_pretrained(small('classifier')[0], tmp_path/'mean')
+    named = dict(mean.named_parameters())
+    assert average.ema and all(torch.equal(named[k], v) for k,v in average.ema.items())
+    learn.model.add_adapter('second', peft.LoraConfig(task_type='SEQ_CLS', r=3,
+                                                      target_modules=['query']))
+    learn.model.set_adapter('second')
+    learn.save(tmp_path/'both', trainable=True)
+    assert (tmp_path/'both'/'second'/'adapter_model.safetensors').exists()
+    with torch.no_grad():
+        for name,p in learn.model.named_parameters():
+            if '.second' in name: p.zero_()
+    assert learn.load(tmp_path/'both'/'second') == []
+    assert any(p.any() for name,p in learn.model.named_parameters() if 'lora_A.second' in name)
 
 
 def test_boxes_and_graphs_are_counted_as_they_are():
