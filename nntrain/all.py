@@ -27,7 +27,7 @@ from nntrain.data.mixup import CutMixS, MixUpS, RandomErasingS
 from nntrain.data.images import build_model, load_images, show_batch
 from nntrain.data.pictures import PictureFiles, PictureLoader
 from nntrain.data.text import Perplexity, SequenceDataset
-from nntrain.training.hyperparams import GroupedOptim, HyperParams, layer_groups
+from nntrain.training.hyperparams import GroupedOptim, HyperParams, JointOptim, layer_groups
 from nntrain.training.curves import Curve, combine, constant, cosine, exponential, flat_cos, linear
 from nntrain.training.curves import one_cycle, polynomial, warm_restarts
 from nntrain.training.schedule import FreezeS, ScheduleS, TorchScheduleS
@@ -81,10 +81,10 @@ __all__ = [
     'TensorLoader', 'StreamLoader', 'endless', 'BatchTransformS', 'KeyedDataset', 'Normalize',
     'normalize_for', 'seed_all', 'HardExampleSampler', 'Weighted', 'CutMixS', 'MixUpS',
     'RandomErasingS', 'build_model', 'load_images', 'show_batch', 'PictureFiles', 'PictureLoader',
-    'Perplexity', 'SequenceDataset', 'GroupedOptim', 'HyperParams', 'layer_groups', 'Curve',
-    'combine', 'constant', 'cosine', 'exponential', 'flat_cos', 'linear', 'one_cycle', 'polynomial',
-    'warm_restarts', 'FreezeS', 'ScheduleS', 'TorchScheduleS', 'EarlyStoppingS', 'KeepBestS',
-    'ReduceLROnPlateauS', 'OverfitBatchS', 'ShortEpochS', 'SingleBatchS', 'StopAfterS',
+    'Perplexity', 'SequenceDataset', 'GroupedOptim', 'HyperParams', 'JointOptim', 'layer_groups',
+    'Curve', 'combine', 'constant', 'cosine', 'exponential', 'flat_cos', 'linear', 'one_cycle',
+    'polynomial', 'warm_restarts', 'FreezeS', 'ScheduleS', 'TorchScheduleS', 'EarlyStoppingS',
+    'KeepBestS', 'ReduceLROnPlateauS', 'OverfitBatchS', 'ShortEpochS', 'SingleBatchS', 'StopAfterS',
     'GradientAccumulationS', 'GradientClipS', 'StopOnNaNS', 'ChannelsLastS', 'CompileS',
     'MixedPrecisionS', 'EMAS', 'SWAS', 'ActivationRegularizationS', 'BatchNormFreezeS',
     'ResetStateS', 'ValidateS', 'TimingS', 'stopwatch', 'SyncCounterS', 'ActivationStatsS',

@@ -29,10 +29,10 @@ from fastcore.basics import patch
 from torch import nn
 from torch.nn.parameter import is_lazy
 from torch.optim import SGD, Optimizer
-from .pubsub import (DECIDE, MEASURE, SAVE, PublishEvents, Publisher, Subscriber,
-                            in_a_word)
+from .pubsub import (DECIDE, MEASURE, SAVE, CancelFitException, PublishEvents, Publisher,
+                            Subscriber, in_a_word)
 from .state import (Stateful, check_parts_of, copied, data_epochs, get_generators,
-                           loaders_of, set_generators, state_error, tell_epoch)
+                           loaders_of, set_generators, snapshot, state_error, tell_epoch)
 
 # %% ../nbs/02_learner.ipynb #5092927b
 class BatchViews:
@@ -633,12 +633,14 @@ def kept_for_evaluation(learn):
     names = 'counts','stopped_at','pass_generators','made_opts'
     before = {name: getattr(learn, name) for name in names}
     loaders,opts = loaders_of(learn.dls).values(),optimizers_of(learn)
+    weights = snapshot(with_modes(learn))
     generators = get_generators(loaders)
     groups = [(g, copied({k: v for k,v in g.items() if k != 'params'}))
               for opt in learn.optimizers for g in opt.param_groups]
     subs = [(sub, {name: getattr(sub, name) for name in state_attributes(sub)
                    if hasattr(sub, name)}) for sub in learn.subs]
     def put_back():
+        weights()
         for group,settings in groups: put_back_group(group, settings)
         for sub,attributes in subs: vars(sub).update(attributes)
         for name in optimizers_of(learn): setattr(learn, name, opts.get(name))
@@ -658,6 +660,25 @@ def epochs_to_do(learn):
         learn.pass_index = -1
         yield epoch
     learn.stopped_at,learn.error = learn.position(),None
+    follow_mode(learn, False)   # before `after_fit`: it is these weights that are left
+
+def with_modes(learn):
+    "The optimizers that have modes of their own, as schedule-free ones."
+    return [opt for opt in learn.optimizers
+            if callable(getattr(opt, 'train', None)) and callable(getattr(opt, 'eval', None))]
+
+def follow_mode(learn, training):
+    "Put those optimizers into the mode of a pass; they give the model other weights to evaluate."
+    for opt in with_modes(learn): (opt.train if training else opt.eval)()
+
+@contextmanager
+def evaluating(learn):
+    "The weights that are evaluated are in the model; afterwards all is as it was, bit for bit."
+    put_back = snapshot(with_modes(learn))
+    try:
+        follow_mode(learn, False)
+        yield
+    finally: put_back()
 
 def start_pass(learn, mode, loader):
     "What is set before a pass over a loader."
@@ -666,6 +687,7 @@ def start_pass(learn, mode, loader):
     learn.training = mode == 'train'
     learn.model.train(learn.training)
     if isinstance(learn.loss_fn, nn.Module): learn.loss_fn.train(learn.training)
+    follow_mode(learn, learn.training)
     if learn.training: learn.data_epoch = learn.first_epoch + learn.epoch
     tell_epoch(loader, max(learn.data_epoch, 0))
 
@@ -727,6 +749,8 @@ def mark_stop(self:Learner,
     "Remember where an exception ended the fit; `now=False`: it was caught, the fit goes on."
     if not now: self.stopped_at = False
     elif self.stopped_at is False: self.stopped_at = self.position()
+    if now and self.running[0] == 'fit' and isinstance(sys.exc_info()[1], CancelFitException):
+        follow_mode(self, False)   # before `after_cancel_fit`
 
 @patch(as_prop=True)
 def pct_train(self:Learner):

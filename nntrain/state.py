@@ -366,16 +366,17 @@ def _same_moments(name, saved, opt):
     params = [p for group in opt.param_groups for p in group['params']]
     numbers = [i for group in saved['param_groups'] for i in group['params']]
     shapes = dict(zip(numbers, [tuple(p.shape) for p in params]))
-    names = {}  # what the first parameter has, the others have
+    group_of = {i: n for n,group in enumerate(saved['param_groups']) for i in group['params']}
+    names = {}  # what the first parameter of a group has, the others have
     for number,kept in saved['state'].items():
         if number not in shapes: raise ValueError(f'the state has {number!r} in `objects.{name}.'
             f'state`, expected numbers of parameters, 0 to {len(params)-1}')
         wanted = {k: torch.empty(shapes[number], device='meta') for k in _LIKE_PARAMETER}
         place = 'objects',name,'state',number
         _same_kinds(kept, {'step': 0, **wanted}, *place)
-        names = names or kept
-        if kept and {*kept} != {*names}: raise ValueError(f'the state '
-            f'has {sorted(kept)} in `objects.{name}.state.{number}`, expected {sorted(names)}')
+        first = names.setdefault(group_of[number], kept) or kept
+        if kept and {*kept} != {*first}: raise ValueError(f'the state '
+            f'has {sorted(kept)} in `objects.{name}.state.{number}`, expected {sorted(first)}')
         for key in kept.keys() & wanted.keys():
             if kept[key] is not None and tuple(kept[key].shape) != shapes[number]: raise ValueError(
                 f'the state has a tensor {tuple(kept[key].shape)} as '
@@ -439,8 +440,9 @@ def _settings(learn):
     plain = lambda v: list(map(plain, v)) if isinstance(v, (list,tuple)) else (
         float(v) if isinstance(v, (int,float,torch.Tensor)) and not isinstance(v, bool) else v)
     simple = int,float,bool,str,tuple,list,type(None),torch.Tensor
-    return {k: {name: plain(x) for name,x in getattr(v, 'defaults', {}).items()
-                if isinstance(x, simple)} for k,v in _stateful(learn).items()
+    own = lambda name, x: isinstance(x, simple) and name != 'differentiable'  # torch adds it late
+    return {k: {name: plain(x) for name,x in getattr(v, 'defaults', {}).items() if own(name, x)}
+            for k,v in _stateful(learn).items()
             if hasattr(v, 'param_groups')}
 
 def _sizes(loader):

@@ -155,7 +155,7 @@ class CheckpointS(Subscriber):
     def before_fit(self, learn):
         self.depth += 1
         if self.depth > 1: return  # a fit inside a rehearsal that observers are part of
-        self.saved,self.finished,self.checked,self.signals = None,False,False,None
+        self.saved,self.finished,self.checked,self.signals = None,False,0,None
         self._stack,self.writer,self.ready = ExitStack(),Writer(self.background),False
         self.signals = Signals([signal.SIGTERM, signal.SIGINT][:1 + (self.on_error == 'save')])
         self.signals.hold()
@@ -210,10 +210,10 @@ def epoch_begins(self:CheckpointS, learn):
 
 @patch
 def train_begins(self:CheckpointS, learn):
-    "Test once whether all states can be saved, now that subscribers have them."
+    "Test whether all states can be saved, before the first batch and after it."
     alone = self.ranks is None or self.ranks.world == 1  # else it takes all ranks to make a state
-    if alone and not self.checked: check_saveable(learn)
-    self.checked = True
+    if alone and self.checked < 2: check_saveable(learn)
+    self.checked += 1
     if self.trainable: self.note_trainable(learn)
 
 @patch
@@ -280,6 +280,7 @@ def is_on(self:CheckpointS, learn):
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c50d
 @patch
 def batch_over(self:CheckpointS, learn):
+    if learn.training and self.checked == 1: self.train_begins(learn)  # an optimizer has its state
     self.save_if(learn, learn.training and self.every.after_batch(learn.train_iter))
 
 @patch

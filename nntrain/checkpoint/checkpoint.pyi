@@ -76,7 +76,7 @@ class CheckpointS(Subscriber):
         "End a run that is complete."
         ...
     def train_begins(self, learn):
-        "Test once whether all states can be saved, now that subscribers have them."
+        "Test whether all states can be saved, before the first batch and after it."
         ...
     def note_trainable(self, learn):
         "Remember what is trained now: it stays in the checkpoints, should it be frozen later."

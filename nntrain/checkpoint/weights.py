@@ -19,7 +19,7 @@ from safetensors.torch import save as save_tensors
 from torch import nn
 from .files import FileReader, draft, write_file
 from .format import split_state
-from ..learner import Learner
+from ..learner import Learner, evaluating
 from ..state import frozen_names
 
 # %% ../../nbs/checkpoint/04_weights.ipynb #e6bfbbd9
@@ -242,7 +242,7 @@ def save(self:Learner,
     trainable:bool=False, # Leave out frozen parameters, as those of a pretrained base
 ):
     "Write the weights of `model`, or an average that was validated for it, into one file."
-    save_model(self.model, path, trainable, self.weights_in_use)
+    with evaluating(self): save_model(self.model, path, trainable, self.weights_in_use)
 
 @patch
 def load(self:Learner,

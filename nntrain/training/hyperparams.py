@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['spread', 'optimizers_of', 'n_layer_groups', 'HyperParams', 'check_one_setter', 'layer_groups', 'undecayed',
-           'decay_decoupled', 'GroupedOptim']
+           'decay_decoupled', 'GroupedOptim', 'JointOptim']
 
 # %% ../../nbs/training/01_hyperparams.ipynb #97e49c33
 import math
 from fnmatch import fnmatch
+from functools import partial
 
 import torch
 from fastcore.basics import patch
@@ -255,6 +256,30 @@ def _param_groups(grouped, layers, lr):
             if grouped.decoupled: group['decoupled'] = grouped.decoupled if decays else 0.
             found.append(group)
     return found
+
+# %% ../../nbs/training/01_hyperparams.ipynb #70147a02
+class JointOptim(torch.optim.Optimizer):
+    "Several optimizers, each with parameters of its own, as one."
+    def __init__(self,
+        *opts, # Optimizers; no parameter may be in two of them
+    ):
+        super().__init__([group for opt in opts for group in opt.param_groups], {})
+        self.opts = opts
+        self.join()
+        if any(hasattr(opt, 'train') for opt in opts):   # schedule-free ones have modes
+            self.train,self.eval = partial(self.call, 'train'),partial(self.call, 'eval')
+    def join(self):
+        "Let the optimizers use the groups and the state of this one."
+        groups = iter(self.param_groups)
+        for opt in self.opts:
+            opt.param_groups,opt.state = [next(groups) for _ in opt.param_groups],self.state
+    def call(self, method):
+        for opt in self.opts: getattr(opt, method, lambda: None)()
+    def step(self): self.call('step')
+    def __getstate__(self): return dict(super().__getstate__(), opts=self.opts)
+    def __setstate__(self, state):
+        super().__setstate__(state)
+        self.join()
 
 # %% ../../nbs/training/01_hyperparams.ipynb #fd6ad542
 HELD = WeakIdKeyDictionary()   # parameters that `freeze_to` froze: those it may unfreeze

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from numbers import Integral, Real
 
 from torch import nn
+from ..learner import with_modes
 from ..pubsub import MEASURE, Subscriber
 from ..state import generators_kept, snapshot
 
@@ -27,7 +28,8 @@ def pass_kept(
     modules = [*learn.model.modules()]
     if isinstance(learn.loss_fn, nn.Module): modules += learn.loss_fn.modules()
     modes = [(module, module.training) for module in modules]
-    put_back = snapshot([module._buffers for module in modules])   # such as a recurrent state
+    put_back = snapshot([*with_modes(learn),   # optimizers that give other weights to evaluate
+                         *(module._buffers for module in modules)])   # such as a recurrent state
     try:
         with generators_kept(): yield
     finally:
