@@ -2,8 +2,10 @@
 
     python -m pytest tests/test_together.py -k weights    runs one kind
 """
+import itertools
 import math
 import warnings
+from copy import deepcopy
 from functools import partial
 
 import pytest
@@ -205,6 +207,105 @@ def _():
         learn = learner(MetricsS(show=False), RecorderS(), SWAS(0.3), sub, model=mlp(nn.BatchNorm1d(6)))
         learn.fit_for(n_steps=20)
         assert near(valid_rows(learn)[-1], valid_loss(learn), 1e-4)
+
+
+# 1: the statistics of batch norm under SWA are those of a loop over the batches with the average
+
+class TwoNorms(nn.Module):
+    "The first norm has statistics that are not those of its inputs."
+    def __init__(self, first=None):
+        super().__init__()
+        self.n1, self.n2 = first or nn.BatchNorm1d(6), nn.BatchNorm1d(6)
+        self.a, self.b, self.c = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+        if self.n1.track_running_stats: self.n1.running_mean.fill_(0.5)
+    def forward(self, x, extra=1.): return self.c(self.n2(self.b((self.n1(self.a(x))*extra).tanh())))
+
+
+class FrozenByTrain(TwoNorms):
+    def train(self, mode=True):
+        super().train(mode)
+        self.n1.eval()
+        return self
+
+
+class FreezeNormS(Subscriber):
+    def __init__(self, event, order=0):
+        self.order = order
+        setattr(self, event, lambda learn: learn.model.n1.eval())
+
+
+class EndPassS(Subscriber):
+    def after_batch(self, learn):
+        if learn.training and learn.iter == 4: raise CancelTrainException
+
+
+class Endless:
+    def __init__(self, batches): self.batches = batches
+    def __iter__(self): return itertools.cycle(self.batches)
+
+
+def in_seconds(learn):
+    "Five seconds of a clock that ticks a tenth of one at each look."
+    limit = StopAfterS(seconds=5.)
+    limit.clock = partial(next, itertools.count(0., 0.1))
+    learn.fit(10**9, subs=limit)
+
+
+def two_inputs(): return [(x, x[:, :1].expand(-1, 6), y) for x, y in data()]
+def dicts(): return [dict(x=x, extra=extra, labels=y) for x, extra, y in two_inputs()]
+def in_steps(learn): learn.fit_for(n_steps=21)
+
+
+FROZEN = dict(frozen=('n1',))
+NORMS = {
+    'a list of batches': {}, 'two inputs': dict(train=two_inputs), 'dict batches': dict(train=dicts),
+    'an input by name': dict(train=lambda: [(x, y, y) for x, y in data()], n_inp=1),
+    'a norm frozen by train()': dict(model=FrozenByTrain, **FROZEN),
+    **{f'a norm frozen in {event} at {order}': dict(subs=lambda e=event, o=order: [FreezeNormS(e, o)], **FROZEN)
+       for event in ('before_epoch', 'before_train', 'before_batch', 'before_predict') for order in (-50, 0)},
+    'a norm without statistics': dict(model=lambda: TwoNorms(nn.BatchNorm1d(6, track_running_stats=False))),
+    'a norm without parameters': dict(model=lambda: TwoNorms(nn.BatchNorm1d(6, affine=False))),
+    'a norm that takes the plain mean': dict(model=lambda: TwoNorms(nn.BatchNorm1d(6, momentum=None))),
+    'a limit in steps': dict(fit=in_steps), 'a limit in seconds': dict(fit=in_seconds),
+    'an endless loader': dict(subs=lambda: [EndPassS()], endless=True),
+    'an endless loader and a limit in steps': dict(subs=lambda: [EndPassS()], endless=True, fit=in_steps),
+    'an endless loader and a limit in seconds': dict(subs=lambda: [EndPassS()], endless=True, fit=in_seconds),
+    'short epochs': dict(subs=lambda: [ShortEpochS(0.5)]), 'accumulation': dict(subs=lambda: [GradientAccumulationS(3)]),
+    'a transform': dict(subs=lambda: [BatchTransformS(Normalize([2.], [3.]))], change=lambda x: (x-2)/3),
+    'SAM': dict(cls=SAMLearner),
+}
+
+
+def norms_of_average(model=TwoNorms, train=data, subs=lambda: [], endless=False, frozen=(), n_inp=None, cls=Learner,
+                     change=lambda x: x, fit=lambda learn: learn.fit(4)):
+    torch.manual_seed(0)
+    model, batches, seen = model(), train(), [0]
+    kept = model.n1.running_mean
+    kept = kept if kept is None else kept.clone()
+    dls = DataLoaders(Endless(batches) if endless else batches, None)
+    learn = cls(model, dls, lambda preds, *ys: F.cross_entropy(preds, ys[-1]), torch.optim.SGD, 0.2,
+                [average := SWAS(0.3), *subs()], n_inp=n_inp)
+    def count(learn): seen[0] = max(seen[0], learn.iter+1)
+    learn.on('after_batch', count, order=-60)
+    with warnings.catch_warnings(action='error', category=UserWarning): fit(learn)
+    assert average.averaged.n_averaged > 0
+    hand, plain = deepcopy(model).train(), []
+    for name, norm in hand.named_children():
+        if name in frozen: norm.eval()
+        elif isinstance(norm, nn.BatchNorm1d) and norm.track_running_stats: plain.append(norm)
+    for norm in plain: norm.reset_running_stats(), setattr(norm, 'momentum', None)
+    with torch.no_grad():
+        for batch in itertools.islice(itertools.cycle(batches), seen[0]):
+            inputs = {k: v for k, v in batch.items() if k != 'labels'} if isinstance(batch, dict) else batch[:n_inp or -1]
+            hand(**inputs) if isinstance(inputs, dict) else hand(change(inputs[0]), *inputs[1:])
+    assert near(dict(model.named_buffers()), dict(hand.named_buffers()), 1e-4)
+    if frozen: assert torch.equal(model.n1.running_mean, kept)
+    momenta = [m.momentum for m in model.children() if isinstance(m, nn.BatchNorm1d)]
+    assert momenta[1] == 0.1 and momenta[0] in (0.1, None)
+
+
+for name, kwargs in NORMS.items():
+    case('norms', f'those of an average meet {name}')(partial(norms_of_average, **kwargs))
 
 
 # 3: withheld and missing steps; one clock on the host's and on the device's way
