@@ -67,6 +67,7 @@ from nntrain.variants.gan import GANLearner, SamplesS
 from nntrain.interop.accelerate import AcceleratorS
 from nntrain.interop.hub import from_hub
 from nntrain.interop.optuna import PruneS
+from nntrain.interop.transformers import GenerateS
 
 # Written by tools/stubs.py, for type checkers
 __all__ = [
@@ -94,4 +95,4 @@ __all__ = [
     'check_resume', 'Results', 'Preparation', 'find_preparation', 'Predictor', 'load_predictor',
     'end_ranks', 'launch', 'my_place', 'start_ranks', 'Replicas', 'Shares', 'DistributedS',
     'SAMLearner', 'DistillationLearner', 'GANLearner', 'SamplesS', 'AcceleratorS', 'from_hub',
-    'PruneS']
+    'PruneS', 'GenerateS']

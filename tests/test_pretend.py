@@ -116,8 +116,8 @@ def subscribers(folder):
 
 
 # Not here: they need a library, several processes or a compiler, or are bases.
-ELSEWHERE = {'AcceleratorS', 'CompileS', 'DistributedS', 'MLflowS', 'PruneS', 'WandbS',
-             'Subscriber', 'TrackerS', 'Learner'}
+ELSEWHERE = {'AcceleratorS', 'CompileS', 'DistributedS', 'GenerateS', 'MLflowS', 'PruneS',
+             'WandbS', 'Subscriber', 'TrackerS', 'Learner'}
 # Who waits in a batch, and why.
 WAITS = {'CheckpointS': 'AfterAllS',    # a checkpoint every second step: it is a copy
          'LRFindS': 'LRFindS',          # reads losses five times a second, not in each batch

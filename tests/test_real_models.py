@@ -486,3 +486,45 @@ def test_boxes_and_graphs_are_counted_as_they_are():
     right = (preds.argmax(1) == targets).float().mean().item()
     assert learn.n_samples == len(preds) == 10      # batches of 4, 4 and 2 graphs
     assert learn.validate()['accuracy'] == pytest.approx(right)
+
+
+def say(rows): return [' '.join(map(str, row if isinstance(row, list) else row.tolist()))
+                       for row in rows]
+def exact(generated, wanted): return sum(map(str.__eq__, generated, wanted))/len(wanted)
+def length(generated, wanted): return dict(words=sum(len(t.split()) for t in generated)/len(wanted))
+
+
+def test_texts_that_a_seq2seq_model_generates_are_measured(tmp_path):
+    "The row by hand, with the average that is validated; the loss stays; a run resumes exactly."
+    options = dict(max_new_tokens=4, do_sample=False)
+    def make(*subs): return learner('T5', MetricsS(show=False), GenerateS(say, exact, length,
+                                    **options), *subs)
+    learn = make(EMAS(0.5), recorder := RecorderS())
+    learn.fit(2, subs=ValidateS(2))
+    rows = [row for row in recorder.history.rows if row['mode'] == 'valid']
+    assert [row['step'] for row in rows] == [2, 3, 4, 6]
+    said,wanted = [],[]
+    for batch in learn.dls.valid:
+        inputs = {k: v for k,v in batch.items() if k != 'labels'}
+        said += say(learn.model.eval().generate(**inputs, **options))
+        wanted += say(batch['labels'])
+    assert learn.subs['GenerateS'].generated == said
+    assert rows[-1]['words'] == pytest.approx(length(said, wanted)['words'])
+    assert rows[-1]['exact'] == pytest.approx(exact(said, wanted))
+    assert rows[-1]['loss'] == pytest.approx(learn.validate()['loss'], rel=1e-5)
+    plain = learner('T5', MetricsS(show=False), EMAS(0.5))
+    plain.fit(2)
+    assert same(weights(plain), weights(learn))
+    check_resume(lambda: make(RecorderS()), 2, at=[('after_step', 3), ('after_validate', 1)])
+
+
+def test_a_model_without_an_encoder_goes_on_from_a_prompt():
+    prompt = lambda batch: dict(input_ids=batch['input_ids'][:, :3],
+                                attention_mask=batch['attention_mask'][:, :3])
+    generate = GenerateS(say, exact, prompt=prompt, max_new_tokens=2, do_sample=False)
+    learn = learner('GPT-2', MetricsS(show=False), generate)
+    learn.fit(1)
+    start = learn.dls.valid[0]['input_ids'][:1, :3]
+    found = learn.model.eval().generate(input_ids=start, attention_mask=torch.ones_like(start),
+                                        max_new_tokens=2, do_sample=False)
+    assert generate.generated[0] == say(found[:, 3:])[0] and 'exact' in learn.row
