@@ -7,6 +7,8 @@ __all__ = ['mlp', 'split_tensors', 'LearnerEstimator', 'LearnerClassifier', 'Lea
 
 # %% ../../nbs/interop/01_sklearn.ipynb #11183d17
 import copy
+import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +17,10 @@ from torch import nn
 try:
     import numpy as np
     from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
+    from sklearn.utils.class_weight import compute_class_weight
     from sklearn.utils.multiclass import check_classification_targets
-    from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
+    from sklearn.utils.validation import (_check_sample_weight, check_is_fitted,
+                                          check_random_state, validate_data)
 except ImportError as error: raise ImportError(
     "nntrain.interop.sklearn needs scikit-learn: pip install 'nntrain[sklearn]'") from error
 
@@ -24,17 +28,19 @@ from ..data.loaders import TensorLoader
 from ..dataloaders import DataLoaders
 from ..learner import Learner, as_subs
 from ..metrics import MetricsS
-from ..pubsub import MEASURE
+from ..pubsub import MEASURE, PREPARE, Subscriber
 from ..tracking.recorder import RecorderS
 from ..state import generators_kept
 
 # %% ../../nbs/interop/01_sklearn.ipynb #0ca94ffd
 def mlp(
-    n_inputs:int,  # Columns of the table
+    n_inputs,      # Columns of the table, or the shape of a sample
     n_outputs:int, # Classes, or targets
     width:int=64,  # Hidden units
 )->nn.Module:
     "A perceptron with one hidden layer."
+    if isinstance(n_inputs, tuple): return nn.Sequential(
+        nn.Flatten(), mlp(math.prod(n_inputs), n_outputs, width))
     return nn.Sequential(nn.Linear(n_inputs, width), nn.ReLU(), nn.Linear(width, n_outputs))
 
 def split_tensors(
@@ -51,6 +57,23 @@ def split_tensors(
     return [t[order[n:]] for t in tensors],[t[order[:n]] for t in tensors]
 
 # %% ../../nbs/interop/01_sklearn.ipynb #9b735e4a
+class _WeightsS(Subscriber):
+    "Take the weights of the samples, which come last in a batch, out of it."
+    order = PREPARE
+    weights = None
+    def before_batch(self, learn): *learn.batch,self.weights = learn.batch
+    def mean_of(self, loss_fn):
+        "The loss with a weighted mean over samples."
+        if hasattr(loss_fn, 'reduction'):
+            each = copy.copy(loss_fn)
+            each.reduction = 'none'
+        else: each = partial(loss_fn, reduction='none')
+        def weighted(preds, *targets):
+            losses = each(preds, *targets)
+            if losses.ndim > 1: losses = losses.flatten(1).mean(1)
+            return (losses*self.weights).sum()/self.weights.sum().clamp_min(1e-30)
+        return weighted
+
 class LearnerEstimator(BaseEstimator):
     "Settings, training and outputs of `LearnerClassifier` and `LearnerRegressor`."
     def __init__(self,
@@ -84,7 +107,8 @@ class LearnerEstimator(BaseEstimator):
         torch.manual_seed(seed)
         make = self.model or (lambda n_inputs, n_outputs: mlp(n_inputs, n_outputs, self.width))
         dtype = torch.float64 if self.double else torch.float32
-        self.model_ = make(self.n_features_in_, n_outputs).to(self.device, dtype)
+        n_inputs = self.shape_in_ if len(self.shape_in_) > 1 else self.n_features_in_
+        self.model_ = make(n_inputs, n_outputs).to(self.device, dtype)
         self.optimizer_,self.n_epochs_,self.history_ = None,0,[]
 
     def make_learner(self, dls, subs):
@@ -93,18 +117,30 @@ class LearnerEstimator(BaseEstimator):
             if self.optim_class is not None: return self.optim_class(parameters, lr)
             return torch.optim.SGD(parameters, lr, momentum=self.momentum)
         loss_fn = self.loss_fn or self.default_loss
+        weights = next((sub for sub in subs if isinstance(sub, _WeightsS)), None)
+        if weights is not None: loss_fn = weights.mean_of(loss_fn)
         return self.learner(self.model_, dls, loss_fn, optimizer, self.lr, subs)
 
     def loader(self, tensors, **settings):
         "Batches of tensors, on the device of the estimator."
         return TensorLoader(*tensors, device=self.device, **settings)
 
-    def train(self, x, y, n_outputs, epochs, new):
+    def samples(self, X, new, *y, **demands):
+        "The inputs, and the targets if given, as checked arrays."
+        found = validate_data(self, X, *y, reset=new, dtype=np.float64, allow_nd=True, **demands)
+        shape = (found[0] if y else found).shape[1:]
+        if new: self.shape_in_ = shape
+        if shape != self.shape_in_: raise ValueError(f'X has samples of shape {shape}, but '
+            f'{type(self).__name__} is expecting {self.shape_in_}')
+        return found
+
+    def train(self, x, y, n_outputs, epochs, new, weights=None):
         "Train a new network, or continue with the current one, with separate random numbers."
+        parts = [x, y] if weights is None else [x, y, self.tensor(weights)]
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         with generators_kept():
             if new: self.start(n_outputs, seed)
-            first,held = split_tensors([x, y], self.valid_share, seed)
+            first,held = split_tensors(parts, self.valid_share, seed)
             seed += self.n_epochs_     # each epoch of `partial_fit` has an order of its own
             train = self.loader(first, batch_size=self.batch_size, shuffle=True, seed=seed)
             valid = held and self.loader(held, batch_size=self.batch_size)
@@ -112,7 +148,8 @@ class LearnerEstimator(BaseEstimator):
             subs,recorder = copy.deepcopy(as_subs(self.subs)),RecorderS()
             for sub in subs:  # a search over a hundred fits prints nothing
                 if isinstance(sub, MetricsS): sub.show = False
-            learn = self.make_learner(DataLoaders(train, valid), [*subs, recorder])
+            extra = [recorder] if weights is None else [_WeightsS(), recorder]
+            learn = self.make_learner(DataLoaders(train, valid), [*subs, *extra])
             learn.opt = self.optimizer_
             learn.fit(epochs, reset_opt=learn.opt is None)
         self.optimizer_,self.history_ = learn.opt,[*self.history_, *recorder.history.rows]
@@ -123,68 +160,126 @@ class LearnerEstimator(BaseEstimator):
     def outputs(self, X):
         "The output of the network for each row, by a pass of the learner."
         check_is_fitted(self)
-        X = validate_data(self, X, reset=False, dtype=np.float64)
+        X = self.samples(X, False)
         learn = self.make_learner(DataLoaders(None, None), self.subs_)
         return learn.get_preds(self.loader([self.tensor(X)], batch_size=1024))[0]
 
 # %% ../../nbs/interop/01_sklearn.ipynb #5674718b
 class LearnerClassifier(ClassifierMixin, LearnerEstimator):
     "A network that classifies the rows of a table, as a scikit-learn estimator."
-    default_loss = staticmethod(F.cross_entropy)
+    def __init__(self,
+        model=None,        # Function of n_inputs, n_outputs; None: `mlp` of that `width`
+        width:int=64,      # Hidden units of the default model
+        epochs:int=20,     # Epochs of `fit`
+        lr:float=0.05,     # Learning rate
+        momentum:float=0.9,# Of SGD, if there is no `optim_class`
+        optim_class=None,  # Called with parameters and learning rate; None: SGD with `momentum`
+        batch_size:int=32, # Samples per training batch
+        loss_fn=None,      # Of outputs and targets; None: cross entropy, with several labels binary
+        learner=Learner,   # Class that trains: `Learner`, or one of its subclasses
+        subs=(),           # Subscribers; each `fit` works on copies
+        valid_share=0.,    # Share of the samples to validate on, in `[0, 1)`
+        double=True,       # Whether to compute in double precision
+        device='cpu',      # Where to compute
+        random_state=0,    # Seed, generator of numpy, or None for another one each time
+        class_weight=None, # Class -> weight; 'balanced': all classes alike; None: all samples alike
+    ):
+        super().__init__(model, width, epochs, lr, momentum, optim_class, batch_size, loss_fn,
+                         learner, subs, valid_share, double, device, random_state)
+        self.class_weight = class_weight
+
+    @property
+    def default_loss(self):
+        return F.binary_cross_entropy_with_logits if self.multilabel_ else F.cross_entropy
 
     def checked(self, X, y, new):
         "Both arguments as checked arrays."
-        X,y = validate_data(self, X, y, reset=new, dtype=np.float64)
+        shape = np.asarray(y).shape
+        several = len(shape) == 2 and shape[1] > 1
+        X,y = self.samples(X, new, y, multi_output=several)
         check_classification_targets(y)
+        if several and not np.isin(y, (0, 1)).all(): raise ValueError('Unknown label type: with '
+            'several columns, y has a 1 for each label of a sample and a 0 for each other')
+        if new: self.multilabel_ = several
+        if several != self.multilabel_: raise ValueError('y has one label a sample, or a column a '
+            'label, as in the first fit')
         return X,y
 
-    def train_classes(self, X, y, epochs, new):
+    def weights(self, y, sample_weight):
+        "The weight of each sample, or None."
+        if sample_weight is not None: sample_weight = _check_sample_weight(
+            sample_weight, y, dtype=np.float64, ensure_non_negative=True)
+        if self.class_weight is None: return sample_weight
+        if self.multilabel_: raise ValueError('`class_weight` is of one label a sample; give '
+            '`loss_fn` a `pos_weight` instead')
+        of_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+        found = of_class[np.searchsorted(self.classes_, y)]
+        return found if sample_weight is None else found*sample_weight
+
+    def train_classes(self, X, y, epochs, new, sample_weight):
         "Train with the numbers of the labels."
+        weights = self.weights(y, sample_weight)
+        if self.multilabel_: return self.train(self.tensor(X), self.tensor(y.astype(np.float64)),
+                                               y.shape[1], epochs, new, weights)
         unknown = sorted({*y.tolist()} - {*self.classes_.tolist()})
         if unknown: raise ValueError(f'the classes {unknown} are new; known are '
             f'{self.classes_.tolist()}: name all in the first partial_fit(X, y, classes=...)')
         numbers = self.tensor(np.searchsorted(self.classes_, y))
-        return self.train(self.tensor(X), numbers, len(self.classes_), epochs, new)
+        return self.train(self.tensor(X), numbers, len(self.classes_), epochs, new, weights)
 
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         "Train a new network."
         X,y = self.checked(X, y, True)
-        self.classes_ = np.unique(y)
-        return self.train_classes(X, y, self.epochs, True)
+        self.classes_ = np.arange(y.shape[1]) if self.multilabel_ else np.unique(y)
+        return self.train_classes(X, y, self.epochs, True, sample_weight)
 
-    def partial_fit(self, X, y, classes=None):
+    def partial_fit(self, X, y, classes=None, sample_weight=None):
         "Train one more epoch on these rows; the first call needs all `classes`."
+        if self.class_weight == 'balanced': raise ValueError("class_weight 'balanced' needs all "
+            'targets at once: give partial_fit a dict of weights, or sample_weight')
         new = not hasattr(self, 'model_')
         X,y = self.checked(X, y, new)
-        if new: self.classes_ = np.unique(y if classes is None else classes)
-        return self.train_classes(X, y, 1, new)
+        known = np.arange(y.shape[1]) if self.multilabel_ else np.unique(y)
+        if new: self.classes_ = known if classes is None else np.unique(classes)
+        return self.train_classes(X, y, 1, new, sample_weight)
 
-    def predict_proba(self, X): return self.outputs(X).softmax(1).double().numpy()
+    def predict_proba(self, X):
+        "The probability of each class, or of each label where a sample may have several."
+        outputs = self.outputs(X)
+        return (outputs.sigmoid() if self.multilabel_ else outputs.softmax(1)).double().numpy()
     def predict(self, X):
-        numbers = self.outputs(X).argmax(1).numpy()
+        outputs = self.outputs(X)
+        if self.multilabel_: return (outputs > 0).long().numpy()
+        numbers = outputs.argmax(1).numpy()
         return self.classes_[numbers]
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
 
 # %% ../../nbs/interop/01_sklearn.ipynb #f345ce30
 class LearnerRegressor(RegressorMixin, LearnerEstimator):
     "A network that predicts one or several numbers for each row of a table."
     default_loss = staticmethod(F.mse_loss)
 
-    def train_numbers(self, X, y, epochs, new):
+    def train_numbers(self, X, y, epochs, new, weights):
         "Train with one column of targets, or several."
-        demands = dict(reset=new, dtype=np.float64, multi_output=True, y_numeric=True)
-        X,y = validate_data(self, X, y, **demands)
+        X,y = self.samples(X, new, y, multi_output=True, y_numeric=True)
+        if weights is not None: weights = _check_sample_weight(
+            weights, X, dtype=np.float64, ensure_non_negative=True)
         flat,y = y.ndim == 1,y.reshape(len(X), -1).astype(np.float64)
         if new: self._flat,self._n_outputs = flat,y.shape[1]
         if y.shape[1] != self._n_outputs: raise ValueError(
             f'{y.shape[1]} targets, but the model was fitted with {self._n_outputs}')
-        return self.train(self.tensor(X), self.tensor(y), self._n_outputs, epochs, new)
+        return self.train(self.tensor(X), self.tensor(y), self._n_outputs, epochs, new, weights)
 
-    def fit(self, X, y):
+    def fit(self, X, y, sample_weight=None):
         "Train a new network."
-        return self.train_numbers(X, y, self.epochs, True)
-    def partial_fit(self, X, y):
+        return self.train_numbers(X, y, self.epochs, True, sample_weight)
+    def partial_fit(self, X, y, sample_weight=None):
         "Train one more epoch on these rows."
-        return self.train_numbers(X, y, 1, not hasattr(self, 'model_'))
+        return self.train_numbers(X, y, 1, not hasattr(self, 'model_'), sample_weight)
     def predict(self, X):
         outputs = self.outputs(X).double().numpy()
         return outputs[:, 0] if self._flat else outputs
