@@ -245,7 +245,7 @@ class PictureCache:
         self.head = json.dumps(about).encode().ljust(self.HEAD)
         self._local,self._lock = threading.local(),threading.Lock()
         self.damaged,self.full = 0,False
-        self._begin()
+        self.new = bytearray(n) if self._begin() else None  # rows of a file that began here
         self.file = open(self.path, 'r+b', buffering=0)
         weakref.finalize(self, self.file.close)
         here = self.path.stat().st_blocks*512 if hasattr(os.stat_result, 'st_blocks') else 0
@@ -254,30 +254,32 @@ class PictureCache:
         self.n_kept = max(0, min(n, (self.budget - self.HEAD)//self.slot))
 
     def _begin(self):
-        "Begin a file, unless the one that is there is of this cache."
+        "Begin a file, unless the one that is there is of this cache; whether it is new."
         with suppress(FileNotFoundError), open(self.path, 'rb') as file:
-            if file.read(self.HEAD) == self.head: return
+            if file.read(self.HEAD) == self.head: return False
             warnings.warn(f'{self.path.name} is damaged or something else; it is made again')
         draft = self.path.with_name(f'{self.path.name}.{os.getpid()}')
         draft.write_bytes(self.head)
         os.replace(draft, self.path)
+        return True
 
     def _memory(self):
-        "Memory of this thread, for one row."
+        "Head and pixels of a row, memory of this thread."
         import numpy as np
         if not hasattr(self._local, 'memory'):
-            self._local.memory = np.empty(self.slot, dtype=np.uint8)
+            self._local.memory = np.empty(4, np.uint32),np.empty(self.slot-16, np.uint8)
         return self._local.memory
 
-    def _at(self, row, pread, name, memory):
+    def _at(self, row, pread, name, *parts):
         "Read or write a row, without waiting for other threads where the system can."
         place = self.HEAD + row*self.slot
-        if hasattr(os, pread): return getattr(os, pread)(self.file.fileno(), [memory], place)
+        if hasattr(os, pread): return getattr(os, pread)(self.file.fileno(), parts, place)
         with self._lock:
             self.file.seek(place)
-            return getattr(self.file, name)(memory)
+            return sum(getattr(self.file, name)(part) for part in parts)
 
-    def _sum(self, row, memory): return zlib.crc32(memory[4:], zlib.crc32(b'%d' % row))
+    def _sum(self, row, head, pixels):
+        return zlib.crc32(pixels, zlib.crc32(head[1:], zlib.crc32(b'%d' % row)))
 
     def __repr__(self):
         return f'PictureCache({self.path.name}, {self.n_kept} rows of {self.height}x{self.width})'
@@ -289,19 +291,20 @@ def read(self:PictureCache,
 ):           # Pixels `(height, width, 3)` until this thread's next call, and (height, width) of the
              # whole picture; None if it is not kept
     "The small picture of a row, if it is kept and whole."
-    import numpy as np
-    if row >= self.n_kept: return None
-    memory = self._memory()
-    try: n = self._at(row, 'preadv', 'readinto', memory)
-    except OSError: n = 0                       # the disk cannot read it
-    checksum,height,width,_ = memory[:16].view(np.uint32).tolist()
-    if n < self.slot or not checksum | height | width: return None
-    if self._sum(row, memory) != checksum:
+    if row >= self.n_kept or self.new and not self.new[row]: return None
+    head,pixels = self._memory()
+    try:
+        self._at(row, 'preadv', 'readinto', head)            # zeros where nothing is written
+        n = head.any() and self._at(row, 'preadv', 'readinto', head, pixels)
+    except OSError: n = 0                                    # the disk cannot read it
+    if n < self.slot: return None
+    checksum,height,width,_ = head.tolist()
+    if self._sum(row, head, pixels) != checksum:
         self.damaged += 1
         if self.damaged == 1: warnings.warn(f'{self.path.name}: the picture of row {row} is '
             'damaged and is decoded again; more of them give no warning')
         return None
-    return memory[16:].reshape(self.height, self.width, 3),(height, width)
+    return pixels.reshape(self.height, self.width, 3),(height, width)
 
 @patch
 def write(self:PictureCache,
@@ -310,13 +313,13 @@ def write(self:PictureCache,
     shape,    # Height and width of the whole picture
 ):
     "Keep a small picture, if the budget and the disk allow."
-    import numpy as np
     if row >= self.n_kept or self.full: return
-    memory = self._memory()
-    memory[16:] = pixels.reshape(-1)
-    memory[:16].view(np.uint32)[:] = 0,*shape,0
-    memory[:4].view(np.uint32)[0] = self._sum(row, memory)
-    try: self._at(row, 'pwritev', 'write', memory)
+    head,_ = self._memory()
+    head[:] = 0,*shape,0
+    head[0] = self._sum(row, head, pixels)
+    try:
+        self._at(row, 'pwritev', 'write', head, pixels)
+        if self.new: self.new[row] = 1
     except OSError as error:
         self.full = True                        # what is half written fails its checksum
         warnings.warn(f'{self.path.name}: no more pictures are kept ({error})')
@@ -391,7 +394,9 @@ def _fill(self:PictureLoader, batch, rows, draws):
             raise ValueError(f'row {row}, {name}: cannot be read ({type(error).__name__}: {error});'
                 ' leave it out of the list of files') from error
         crop = scaled(cut(pixels, box), self.size, self.size)
-        place[:] = crop[:,::-1] if self.random and self.flip and numbers[-1] < .5 else crop
+        if self.random and self.flip and numbers[-1] < .5:
+            for i in range(3): place[:,:,i] = crop[:,::-1,i]  # 4 times as fast as all three
+        else: place[:] = crop
 
 # %% ../../nbs/data/12_pictures.ipynb #ff48cf01
 _ALONE = [object()]

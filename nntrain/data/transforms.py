@@ -118,7 +118,9 @@ class Normalize:
             'has another size; name the axis by `dim`, or keep images whole by `flatten=False`')
         shape = [1]*x.ndim
         shape[self.dim] = -1
-        return (x - self.mean.view(shape))/self.std.view(shape)
+        mean,std = self.mean.view(shape),self.std.view(shape)
+        if x.dtype == torch.uint8: return x.float().sub_(mean).div_(std)  # less than half the time
+        return (x - mean)/std
 
     def __repr__(self): return f'Normalize({self.mean.tolist()}, {self.std.tolist()})'
 
