@@ -17,6 +17,7 @@ from .data.cache import kept_or_decoded, kept_size
 from .data.decode import ScaleImages, decode_split, decoded_size, free_memory, image_columns
 from .data.collate import flattens, hf_ds_collate_fn
 from .data.collate import load_digits  # noqa: this is where the first version had it
+from .data.names import printable
 from .data.images import check_target
 from .data.streams import StreamLoader
 from .learner import TARGETS
@@ -52,7 +53,8 @@ class DataLoaders:
         valid = self.valid if isinstance(self.valid, dict) else {'valid': self.valid}
         lines = [_describe(*item) for item in {'train': self.train, **valid}.items()]
         notes = [self.notes.get(line.split(':')[0]) for line in lines]
-        return '\n'.join(f'{line}; {note}' if note else line for line,note in zip(lines, notes))
+        shown = [f'{line}; {note}' if note else line for line,note in zip(lines, notes)]
+        return '\n'.join(map(printable, shown))
 
     @classmethod
     def from_hf_dd(cls,

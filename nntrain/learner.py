@@ -994,4 +994,5 @@ def __repr__(self:Learner):
              f'{batches} batches' if batches else 'no data',
              "the model's loss" if self.loss_fn is None else kind_of(self.loss_fn),
              f'{opt} at lr {float(self.lr):g}', ', '.join(map(self.name_of, self.subs))]
-    return f"{type(self).__name__}({'; '.join(filter(None, parts))})"
+    text = f"{type(self).__name__}({'; '.join(filter(None, parts))})"
+    return text if text.isprintable() else repr(text)[1:-1]   # a terminal obeys some characters

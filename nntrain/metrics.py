@@ -21,6 +21,7 @@ from numbers import Real
 import torch
 from fastcore.basics import patch
 
+from .data.names import printable
 from .learner import Learner
 from .pubsub import MEASURE, Subscriber
 from .state import copied, loaders_of
@@ -345,7 +346,7 @@ class MetricsS(Subscriber):
 
     def __repr__(self):
         settings = ['show=False']*(not self.show) + [f'passes={self.passes}']*bool(self.passes)
-        return f"MetricsS({', '.join([*self.metrics, *settings])})"
+        return printable(f"MetricsS({', '.join([*self.metrics, *settings])})")
     def measures(self, mode):
         "Whether the passes of this name are measured."
         return self.passes is None or mode in self.passes or (

@@ -7,7 +7,7 @@ __all__ = ['SCREENS', 'as_text', 'epoch_row', 'time_text', 'Rows', 'RowsScreen',
            'loss_scale', 'plot_losses', 'html_table', 'NotebookScreen', 'screen_kind', 'ProgressS']
 
 # %% ../nbs/08_progress.ipynb #553861dd
-import html, math, sys, time
+import math, sys, time
 from collections.abc import Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -15,6 +15,7 @@ from time import monotonic, thread_time
 
 import torch
 from fastcore.basics import patch
+from .data.names import html_text, plot_text, printable
 from .learner import Learner
 from .pubsub import Subscriber, SHOW
 
@@ -66,7 +67,7 @@ class Rows:
     ): self.widths,self.columns = dict(epoch=len(str(n_epochs-1)), time=5),{}
 
     def lines(self, row):
-        texts = {name: as_text(value) for name,value in row.items()}
+        texts = {printable(name): printable(as_text(value)) for name,value in row.items()}
         if self.columns: return [self.line(texts)]
         self.columns = {k: max(len(k), self.widths.get(k, 7)) for k in texts}
         return [self.line({k: k for k in texts}), self.line(texts)]
@@ -111,7 +112,7 @@ class TerminalScreen(RowsScreen):
         if self.bar is None:
             from fastprogress.fastprogress import ConsoleProgressBar
             self.bar = _make_bar(ConsoleProgressBar, learn.n_iter, seconds)
-        _move_bar(self.bar, learn.iter+1, _label(learn, loss))
+        _move_bar(self.bar, learn.iter+1, printable(_label(learn, loss)))
     def end_pass(self):
         if self.bar is not None: self.bar.on_iter_end(); self.bar = None
     def show_row(self, row, curve):
@@ -164,7 +165,7 @@ class LossCurve:
         plot_losses(self, first)
         for ax,(name,points) in zip(others, self.beside.items()):
             if points: ax.plot(*zip(*points), color='tab:blue')
-            ax.set(xlabel='training batches', ylabel=name)
+            ax.set(xlabel='training batches', ylabel=plot_text(name))
         figure.savefig(file, format='png')
         return file.getvalue(),dict(width=72*width, height=288) # sharp where pixels are small
 
@@ -213,7 +214,7 @@ def plot_losses(
         loss_scale(ax, smooth)
     for (mode,points),color in zip(curve.valid.items(), ('tab:orange','tab:green','tab:red')*9):
         points = [(i, loss) for i,loss in points if skip_start < i and (i <= last or not skip_end)]
-        if points: ax.plot(*zip(*points), 'o-', color=color, label=mode)
+        if points: ax.plot(*zip(*points), 'o-', color=color, label=plot_text(mode))
     ax.set(xlabel='training batches', ylabel='loss (mean per sample)')
     if ax.lines: ax.legend()
     return ax
@@ -244,7 +245,7 @@ def html_table(
     from fastprogress.core import text2html_table
     names = list(dict.fromkeys(name for row in rows for name in row))
     lines = [names, *([as_text(row[k]) if k in row else '' for k in names] for row in rows)]
-    return text2html_table([[html.escape(text) for text in line] for line in lines])
+    return text2html_table([[html_text(text) for text in line] for line in lines])
 
 # %% ../nbs/08_progress.ipynb #7b4257ed
 class NotebookScreen:
@@ -279,7 +280,7 @@ class NotebookScreen:
             self.bar = _make_bar(NBProgressBar, learn.n_iter, seconds, display=False)
             self.master.add_child(self.bar)
         self.n_done = max(self.n_done, learn.epoch)
-        _move_bar(self.bar, learn.iter+1, html.escape(_label(learn, loss)))
+        _move_bar(self.bar, learn.iter+1, html_text(_label(learn, loss)))
         if monotonic() >= self.due: return self.draw(curve)
         self.master.show()
     def end_pass(self): self.bar = None; self.master.inner_dict.pop('pb2', None)

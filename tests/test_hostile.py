@@ -1,6 +1,6 @@
 """Damaged and hostile files, a table of them: each ends within two seconds of the processor and
 300 MB in `FileError` or in the right result, and nothing on the disk changes. `-m faults` adds
-2,000 random edits, whose seeds are printed."""
+six sevenths of the table's second half and 2,000 random edits, whose seeds are printed."""
 import json
 import os
 import random
@@ -10,7 +10,9 @@ import signal
 import time
 import warnings
 import zlib
+import zipfile
 from contextlib import contextmanager, redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 
 import numpy as np
@@ -19,13 +21,20 @@ import torch
 from torch import nn
 
 from nntrain.checkpoint.checkpoint import CheckpointS
-from nntrain.checkpoint.files import FileError
+from nntrain.checkpoint.files import FileError, FileReader
 from nntrain.checkpoint.folder import best_of, checkpoints, resume, show_checkpoints
 from nntrain.checkpoint.format import (CheckpointError, difference, read_checkpoint, read_manifest,
                                        write_checkpoint)
 from nntrain.checkpoint.weights import load_model, save_model
-from nntrain.dataloaders import TensorLoader
+from nntrain.cli.models import build_model
+from nntrain.cli.options import config_text, read_config
+from nntrain.cli.report import report_html
+from nntrain.cli.resume import begin, is_complete, read_begun, show_run
+from nntrain.cli.run_folder import load_run, read_info, run_predictor, write_run
+from nntrain.dataloaders import DataLoaders, TensorLoader
+from nntrain.inference.export import load_predictor
 from nntrain.learner import Learner
+from nntrain.lrfind import LRCurve
 from nntrain.state import copied
 from nntrain.tracking.history import History
 
@@ -160,9 +169,6 @@ def test_checkpoint(name, good, tmp_path):
     assert listing(tmp_path) == before
 
 
-def test_there_are_enough(): assert len(CASES) >= 200, len(CASES)
-
-
 @pytest.mark.parametrize('kind', ['missing', 'folder', 'pipe', 'zero', 'dangling', *DAMAGE])
 @pytest.mark.parametrize('suffix', ['safetensors', 'pth'])
 def test_weights(kind, suffix, tmp_path):
@@ -177,6 +183,166 @@ def test_weights(kind, suffix, tmp_path):
         except FileError as error: assert name in str(error)
         else: assert suffix == 'pth' and kind in ('longer', 'flip', 'cut')
     assert torch.equal(weight, model.weight) and listing(tmp_path) == before
+
+
+# --- folders of runs, configurations, exports -----------------------------------------------------
+
+OPTIONS = 'data', 'model', 'epochs', 'bs', 'lr', 'mom', 'seed'
+
+
+def sampled(cases):
+    "Every seventh case; the others under `make test-faults`."
+    return [pytest.param(name, marks=[pytest.mark.faults]*(i % 7 > 0)) for i, name in enumerate(cases)]
+
+
+RUN_FILES = 'model.json', 'run.json', 'model.safetensors', 'history.csv', 'run.toml'
+
+
+@pytest.fixture(scope='module')
+def command_run(tmp_path_factory):
+    "A folder as `nntrain train` leaves it, without its pictures."
+    folder = tmp_path_factory.mktemp('command')/'run'
+    options = dict(data='digits', model='linear', epochs=1, bs=64, lr=0.1, mom=0.9, seed=0)
+    begin(folder, dict(options=options, images='abc', lr=0.1, curve=[[0.1, 0.2], [2., 1.]]), new=True)
+    info = dict(model='linear', shape=[1, 8, 8], classes=['a', 'b'], options={**options, 'data': 'nowhere'},
+                result=dict(epoch=0, loss=1.), versions=dict(torch='2'))
+    rows = [dict(epoch=0, mode=mode, loss=1., accuracy=.5) for mode in ('train', 'valid')]
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        write_run(folder, build_model('linear', [1, 8, 8], 2), info, rows,
+                  LRCurve([.001*1.3**i for i in range(30)], [2. - .05*i for i in range(30)]))
+    (folder/'run.toml').write_text(config_text(options, 'of a test'))
+    return folder
+
+
+def looks(folder):
+    "Every look at the folder of a run; each returns, or raises FileError."
+    for act in (read_info, load_run, read_begun, show_run, run_predictor, report_html,
+                lambda f: is_complete(f, 1), lambda f: read_config(f/'run.toml', OPTIONS)):
+        try: act(folder)
+        except FileError as error: yield str(error)
+
+
+def run_cases():
+    for name in RUN_FILES:
+        for kind in ('missing', 'folder', 'pipe', *LINKS, *DAMAGE):
+            yield f'{name} {kind}', lambda path, n=name, k=kind: replaced(k)(path, n)
+    for name, fields in (('model.json', 'format model shape classes checksum place pixels_divided_by '
+                          'options result versions'), ('run.json', 'format options images lr curve versions')):
+        for field in fields.split():
+            for i, odd in enumerate(ODD):
+                def change(path, name=name, field=field, odd=odd):
+                    made = json.loads((path/name).read_text())
+                    (path/name).write_text(json.dumps({**made, field: odd}))
+                yield f'{name} {field} {i}', change
+    for i, text in enumerate(['epochs = [[1]]', 'a'*100_000, '[' * 50_000, 'epochs = ' + '['*50_000,
+                              'x = 1\n'*2, 'data = "\x1b[2J"', 'epochs = 1e999', '[data]\na = 1']):
+        yield f'run.toml text {i}', lambda path, t=text: (path/'run.toml').write_text(t)
+
+
+RUN_CASES = dict(run_cases())
+
+
+@pytest.mark.parametrize('name', sampled(RUN_CASES))
+def test_run_folder(name, command_run, tmp_path):
+    path = tmp_path/'run'
+    shutil.copytree(command_run, path)
+    RUN_CASES[name](path)
+    before = listing(tmp_path)
+    with bounded(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        said = [*looks(path)]
+    assert all(str(path) in text and len(text) < 1000 for text in said), said
+    assert listing(tmp_path) == before
+
+
+@pytest.fixture(scope='module')
+def exports(tmp_path_factory):
+    "The same learner in every format."
+    folder = tmp_path_factory.mktemp('exports')
+    x, y = torch.randn(8, 4), torch.arange(8) % 2
+    learn = Learner(nn.Linear(4, 2), DataLoaders([(x, y)], [(x, y)]), nn.functional.cross_entropy)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        for suffix in ('pt2', 'safetensors', *['onnx']*ONNX): learn.export(folder/f'model.{suffix}')
+    return folder
+
+
+ONNX = bool(find_spec('onnxruntime') and find_spec('onnxscript'))
+FIELDS = 'format', 'classes', 'shape', 'dtype', 'preparation', 'normalize'
+
+
+def zipped(path, change):
+    "Write an archive again; `change` takes and returns name -> bytes."
+    with zipfile.ZipFile(path) as old: members = {name: old.read(name) for name in old.namelist()}
+    with zipfile.ZipFile(path, 'w') as new:
+        for name, data in change(members).items(): new.writestr(name, data)
+
+
+def with_info(path, odd):
+    "Put fields into the description that a file holds."
+    def put(text): return json.dumps({**json.loads(text), **odd})
+    if path.suffix == '.pt2': zipped(path, lambda members: {
+        name: put(data).encode() if name.endswith('nntrain.json') else data
+        for name, data in members.items()})
+    elif path.suffix == '.onnx':
+        import onnx
+        made = onnx.load(path)
+        for entry in made.metadata_props:
+            if entry.key == 'nntrain': entry.value = put(entry.value)
+        onnx.save(made, path)
+    else:
+        from safetensors.torch import save_file
+        tensors, about, _ = FileReader(path).read_tensors()
+        save_file(tensors, path, {**about, 'nntrain': put(about['nntrain'])})
+
+
+def bomb(path):
+    with zipfile.ZipFile(path, 'a', zipfile.ZIP_DEFLATED) as file:
+        file.writestr('model/data/weights/weight_9', bytes(400_000_000))
+
+
+def export_cases():
+    for suffix in ('pt2', 'safetensors', *['onnx']*ONNX):
+        for kind in ('missing', 'folder', 'pipe', 'zero', 'dangling', *DAMAGE):
+            yield f'{suffix} {kind}', suffix, lambda p, k=kind: replaced(k)(p.parent, p.name)
+        for field in FIELDS:
+            for i, odd in enumerate([*ODD, [10**12], [[1e9]]]):
+                yield f'{suffix} {field} {i}', suffix, lambda p, o={field: odd}: with_info(p, o)
+    yield 'pt2 bomb', 'pt2', bomb
+    for name in ('model.json', 'model_weights_config.json', 'weight_0', 'byteorder', 'archive_version'):
+        for kind in ('empty', 'half', 'deep', 'pickle', 'digits', 'zeros'):
+            yield f'pt2 {name} {kind}', 'pt2', lambda p, n=name, k=kind: zipped(p, lambda members: {
+                m: DAMAGE[k](d) if m.endswith(n) else d for m, d in members.items()})
+        yield f'pt2 without {name}', 'pt2', lambda p, n=name: zipped(p, lambda members: {
+            m: d for m, d in members.items() if not m.endswith(n)})
+
+
+EXPORTS = {name: (suffix, change) for name, suffix, change in export_cases()}
+
+
+@pytest.mark.parametrize('name', sampled(EXPORTS))
+def test_export(name, exports, tmp_path):
+    suffix, change = EXPORTS[name]
+    path, model = tmp_path/f'model.{suffix}', nn.Linear(4, 2)
+    shutil.copy(exports/path.name, path)
+    change(path)
+    before, weight = listing(tmp_path), model.weight.detach().clone()
+    with bounded(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        try: found = load_predictor(path, model)
+        except FileError as error: assert str(path) in str(error) and len(str(error)) < 1000
+        else:
+            repr(found)
+            x = torch.ones(1, 4)  # the right result, unless the file says that it is another one
+            if found.shape == (4,) and not name.endswith(('weight_0 zeros', 'digits', 'deep')):
+                same = load_predictor(exports/path.name, nn.Linear(4, 2)).scores(x)
+                if suffix != 'safetensors' or 'normalize' not in name: assert torch.equal(
+                    found.scores(x), same)
+    assert torch.equal(weight, model.weight) and listing(tmp_path) == before
+
+
+def test_there_are_enough(): assert len({**CASES, **RUN_CASES, **EXPORTS}) >= 600
 
 
 # --- a state whose structure lies: each is signed, and only what it says is wrong -----------------
@@ -312,7 +478,7 @@ def test_history(text):
 
 
 @pytest.mark.faults
-def test_random_edits(good, tmp_path):
+def test_random_edits(good, tmp_path, record_property):
     wrong, whole, state = 0, 0, read_checkpoint(good)
     for seed in range(2000):
         draw, path = random.Random(seed), tmp_path/f'{seed}'
@@ -335,12 +501,12 @@ def test_random_edits(good, tmp_path):
             print(f'seed {seed}')
             raise
         shutil.rmtree(path)
-    print(f'2000 edits, seeds 0 to 1999: {wrong} refused, {whole} read as they were')
+    record_property('said', f'2000 random edits, seeds 0 to 1999: {wrong} refused, {whole} read as they were')
     assert wrong > 1000
 
 
 @pytest.mark.faults
-def test_random_lies(run, tmp_path):
+def test_random_lies(run, tmp_path, record_property):
     refused, went_on = lies(range(2000), run, tmp_path)
-    print(f'2000 lies, seeds 0 to 1999: {refused} refused, {went_on} without consequence')
+    record_property('said', f'2000 lies, seeds 0 to 1999: {refused} refused, {went_on} without consequence')
     assert refused > 1500

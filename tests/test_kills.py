@@ -1,14 +1,13 @@
 """Random SIGKILLs over kinds of runs: `make test-faults`.
 
 `NNTRAIN_KILLS=1000 python -m pytest -m faults tests/test_kills.py` kills a thousand times and
-prints the count at its end. Two ranks are two copies of this process here, which is fast; those that torchrun
-starts are killed in test_ranks.py."""
+prints the count at its end. Two ranks are two copies of this process here, which is fast; those
+that torchrun starts are killed in test_ranks.py."""
 import multiprocessing
 import os
 import random
 import shutil
 import socket
-import threading
 import warnings
 from contextlib import nullcontext
 from importlib import import_module
@@ -20,9 +19,8 @@ from safetensors.torch import load_file
 
 import test_ranks
 
-from test_faults import Keyed, in_background, learner, trained
+from test_faults import Keyed, in_background, learner
 
-from nntrain.checkpoint.folder import checkpoints
 from nntrain.checkpoint.verify import check_resume
 from nntrain.training.gradients import GradientAccumulationS
 from nntrain.training.weight_averaging import EMAS
@@ -94,17 +92,3 @@ def test_random_kills_of_two_ranks(tmp_path, record_property):
         shutil.rmtree(tmp_path/'run')
         n += 1
     record_property('said', f'two ranks: {n} kills, {n} identical ends')
-
-
-@pytest.mark.faults
-def test_two_threads_and_200_fits_leave_nothing(tmp_path):
-    def open_files(): return len(os.listdir('/proc/self/fd'))
-    def fits(name, n):
-        for i in range(n): trained(tmp_path/name/str(i), n=1, learn=learner(), fsync=False)
-    fits('first', 2)
-    before = open_files(), threading.active_count()
-    work = [threading.Thread(target=fits, args=[name, 100]) for name in 'ab']
-    for thread in work: thread.start()
-    for thread in work: thread.join()
-    assert all(checkpoints(tmp_path/name/'99') for name in 'ab')
-    assert (open_files(), threading.active_count()) == before

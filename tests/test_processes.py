@@ -86,7 +86,7 @@ def backwards(step):
 def test_clock_goes_backwards(step, tmp_path):
     whole = whole_of(tmp_path)
     with patch('time.time', backwards(step)):
-        learn = learner(StopAfterS(3600), seed=1, dataset=Keyed)
+        learn = learner(StopAfterS(seconds=3600), seed=1, dataset=Keyed)
         state = quiet(lambda: trained(tmp_path/'run', learn=learn, every_steps=None,
                                       every_seconds=1e-9, keep=99))[1]
     same(whole, {k: state['objects'][k] for k in whole})
@@ -94,7 +94,7 @@ def test_clock_goes_backwards(step, tmp_path):
     assert len(found) == 13 and found[-1].name == 'step-00000012-end'  # each batch, and the end
     for i, path in enumerate(found): os.utime(path, (1e9 - i, 1e9 - i))  # the newest is the oldest
     for path in found[8:]: shutil.rmtree(path)
-    state = trained(tmp_path/'run', learn=learner(StopAfterS(3600), seed=7, dataset=Keyed))
+    state = trained(tmp_path/'run', learn=learner(StopAfterS(seconds=3600), seed=7, dataset=Keyed))
     same(whole, {k: state['objects'][k] for k in whole})
 
 
@@ -216,6 +216,7 @@ def storm(seed, folder, whole, n=8):
         except KeyboardInterrupt as error: raised = raised or error  # in the lines just above
         except BaseException: pass
         (folder/'raised').write_text(type(raised).__name__)
+        if raised: (folder/'why').write_text(''.join(traceback.format_exception(raised)))
         # in the same process, as in a notebook
         for thread in threading.enumerate():
             if thread.name != 'nntrain writer': continue
@@ -242,7 +243,7 @@ def storm(seed, folder, whole, n=8):
     assert code == 0, f'seed {seed}, {options}: {code}, {(folder/"log").read_text()[-2000:]}'
     exact = go_on(folder/'copy')  # in another one
     raised = (folder/'raised').read_text()
-    assert raised in ('KeyboardInterrupt', 'NoneType'), f'seed {seed}: {raised}'
+    assert raised in ('KeyboardInterrupt', 'NoneType'), f'seed {seed}: {(folder/"why").read_text()}'
     shutil.rmtree(folder)
     return raised == 'KeyboardInterrupt', exact
 

@@ -13,6 +13,8 @@ import tomllib
 from functools import partial
 from pathlib import Path
 
+from ..checkpoint.files import FileError, FileReader
+
 # %% ../../nbs/cli/05_options.ipynb #6d3d8d5f
 CHOICES = dict(
     model=('linear', 'mlp', 'cnn'),
@@ -110,15 +112,16 @@ def read_config(
     known, # Names of the options that it may set, as in Python
 )->dict:   # Name -> value, names as in Python
     "The options of a file."
-    try: found = tomllib.loads(Path(path).read_text(encoding='utf-8'))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error: raise ValueError(
-        f'--config {path} cannot be read ({error}): expected a file with a line for each option, '
-        'such as epochs = 10 or opt = "adam"') from error
+    reader = FileReader(path, links=True, cure='expected a file with a line for each option, such '
+                        'as epochs = 10 or opt = "adam"')
+    try: found = tomllib.loads(reader.read(10**6).decode())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        raise reader.wrong(f'cannot be read as TOML ({str(error)[:80]})') from error
     options = {name.replace('-', '_'): value for name,value in found.items()}
     for name,value in options.items():
-        if name not in known or name == 'config': raise ValueError(f'--config {path} has the '
-            f'option {name}, which train has not' + did_you_mean(name, known))
-        if isinstance(value, (dict,list)): raise ValueError(f'--config {path}: {name} must be '
+        if name not in known or name == 'config': raise FileError(f'--config {path} has the '
+            f'option {name!r:.60}, which train has not' + did_you_mean(name[:60], known))
+        if isinstance(value, (dict,list)): raise FileError(f'--config {path}: {name} must be '
             f'one value, got a {type(value).__name__}')
     return options
 

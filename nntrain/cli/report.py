@@ -22,9 +22,10 @@ from fastcore.basics import patch
 from torch.nn import functional as F
 
 from .. import __version__
-from ..checkpoint.files import FileReader, replace_file
+from ..checkpoint.files import FileReader, misfit, replace_file
 from ..checkpoint.folder import checkpoints, newest
 from .models import make_model
+from .options import CHOICES
 from .project import loop_text, setup_text
 from .resume import BEGUN, SAVED, fingerprint, read_begun
 from .run_folder import load_run, own_images, read_info
@@ -139,9 +140,11 @@ class Story:
 
     def read_csv(self, name):
         "Rows of a table, numbers as numbers."
-        text = FileReader(self.folder/name).read().decode(errors='replace')
-        return [{k: as_number(v) for k,v in row.items() if k} for row in
-                csv.DictReader(io.StringIO(text)) if any(row.values())]
+        reader = FileReader(self.folder/name)
+        text = reader.read().decode(errors='replace')
+        try: rows = [*csv.DictReader(io.StringIO(text))]
+        except csv.Error as error: raise reader.wrong(f'is no table ({error})') from None
+        return [{k: as_number(v) for k,v in row.items() if k} for row in rows if any(row.values())]
 
 # %% ../../nbs/cli/08_report.ipynb #d175def5
 def as_number(
@@ -150,6 +153,12 @@ def as_number(
     "A cell as a number, or as the text that it is."
     try: return float(text)
     except (TypeError, ValueError): return text or ''
+
+_N = range(2**31)
+_OPTIONS = {'data': str, 'model': str, 'epochs': _N, 'bs': range(1, 2**31), 'seed': range(2**63),
+            'lr': float, 'mom': float, 'opt?': {*CHOICES['opt']}, 'weight_decay?': float,
+            'size?': (str, None), 'valid?': (str, float, None), 'skip_broken?': bool,
+            'pretrained?': bool}   # that the code of a training is made of
 
 @patch
 def look_again(self:Story):
@@ -190,7 +199,12 @@ def written(self:Story):
         self.lacks('There is no code of the training: `learn.as_code()` writes loop.py.')
         return ''
     lr = self.info.get('options', {}).get('lr') or self.begun.get('lr')
-    options = {**self.options, 'data': self.info.get('place', self.options['data']), 'lr': lr}
+    options = {**self.options, 'lr': lr}
+    if 'place' in self.info: options['data'] = self.info['place']
+    if found := misfit(options, _OPTIONS):
+        self.lacks(f'The code of the training cannot be written, as the option {found[0]} is '
+                   f'{found[1]!r:.60}, and not {found[2]}.')
+        return ''
     left = [f'--{name} {options[name]}' for name in ('schedule','augment','amp')
             if options.get(name)]
     if left: self.lacks(f'The code is without {", ".join(left)}, which subscribers of nntrain do.')
@@ -221,9 +235,10 @@ def summary(
     options,rows = story.options,[row for row in story.rows if row.get('mode') != 'train']
     epochs = len({(row.get('fit'), row.get('epoch')) for row in story.rows})
     state = ('complete' if story.complete else f'interrupted after {epochs} of '
-             f'{options["epochs"]} epochs' if options else 'written by a program of its own')
+             f'{options.get("epochs", "?")} epochs' if options else
+             'written by a program of its own')
     facts = dict(state=state, epochs=epochs)
-    if options: facts |= dict(data=options['data'], model=options['model'])
+    facts |= {k: options[k] for k in ('data','model') if k in options}
     if story.images: facts['pictures'] = (f'{len(story.images.train[0]):,} to train on, '
         f'{len(story.images.valid[0]):,} to validate, {len(story.images.classes)} classes')
     last = {k: v for k,v in (rows or story.rows or [{}])[-1].items()
@@ -255,9 +270,10 @@ def rate(
     train = [r for r,row in zip(story.rates, story.rows) if row.get('mode') == 'train']
     drawn = curves_svg(dict(rate=[*enumerate(train, 1)]), 'epoch', 'learning rate')*bool(train)
     rates,losses = story.begun.get('curve') or ([], [])
+    lr = story.begun.get('lr', 0)
     tried = [(lr, loss) for lr,loss in zip(rates, losses) if lr > 0]
     if tried: drawn += curves_svg(dict(tried=tried), 'learning rate', 'loss in the range test',
-                                  log=True, mark=story.begun.get('lr'))
+                                  log=True, mark=lr if lr > 0 else None)
     return f'<div class="row">{drawn}</div>' if drawn else ''
 
 def pairs_of(

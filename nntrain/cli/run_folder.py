@@ -181,10 +181,10 @@ def run_predictor(
 )->Predictor:
     "The model of a run, for paths, images of PIL and arrays."
     info,model = read_info(folder),load_run(folder)
-    if info.get('pixels_divided_by', 255) != 255: raise ValueError(f'{folder}: its pixels were '
+    if info.get('pixels_divided_by', 255) != 255: raise FileError(f'{folder}: its pixels were '
         f'divided by {info["pixels_divided_by"]}, expected 255: use `load_run`, and divide')
     (channels,*size),classes = info['shape'],[*map(str, info['classes'])]
-    if channels not in (1, 3): raise ValueError(f'{folder}: images of {channels} channels, '
+    if channels not in (1, 3): raise FileError(f'{folder}: images of {channels} channels, '
         'expected 1 or 3: use `load_run`, and prepare them yourself')
     kept = dict(mode={1: 'L', 3: 'RGB'}[channels], size=size, flatten=False)
     return Predictor(torch.no_grad()(model), dict(format=1, classes=classes, shape=info['shape'],

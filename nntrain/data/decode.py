@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from .collate import scale_pixels, stack_column
+from .names import printable
 from torch.utils.data import DataLoader
 
 # %% ../../nbs/data/02_decode.ipynb #edbec4d9
@@ -65,7 +66,8 @@ def _show_progress(name, done, n, start):
     "Show a line of progress in a terminal or a notebook, if decoding takes more than 2 s."
     watched = sys.stderr.isatty() or 'ipykernel' in sys.modules
     if not watched or time.monotonic() < start+2: return
-    print(f'\rdecoding {name}: {done:,} of {n:,} rows', end='\n'*(done == n), file=sys.stderr)
+    print(f'\rdecoding {printable(name)}: {done:,} of {n:,} rows', end='\n'*(done == n),
+          file=sys.stderr)
 
 # %% ../../nbs/data/02_decode.ipynb #f641db60
 class Chunks:

@@ -20,6 +20,7 @@ from torch import nn
 
 from .decode import decode_split
 from .collate import load_digits, upright_size
+from .names import plot_text
 from ..state import generators_kept, loaders_of
 
 # %% ../../nbs/data/09_images.ipynb #5c060e46
@@ -326,5 +327,6 @@ def show_batch(
     for ax in axes.flat: ax.axis('off')
     for ax,x,y in zip(axes.flat, inputs, targets):
         draw_input(ax, x)
-        ax.set_title(dls.classes[y] if getattr(dls, 'classes', None) else y, fontsize=8)
+        name = dls.classes[y] if getattr(dls, 'classes', None) else y
+        ax.set_title(plot_text(name), fontsize=8)
     return axes

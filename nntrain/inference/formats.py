@@ -110,14 +110,29 @@ def _strings(value, key=None):
 
 _NEEDED = ('models/model.json', f'extra/{INFO}',
            *(f'data/{kind}/model_{kind}_config.json' for kind in ('weights', 'constants')))
-_META = dict(config={str: dict(use_pickle=bool, path_name=str)})
+_NUMBERS = {1: (1, 2, 12, *range(29, 34)), 2: (3, 6, 13, 28), 4: (4, 7, 9, 34), 8: (5, 8, 10, 35),
+            16: (11,)}   # torch's ScalarType by the bytes of an element
+_BYTES = {n: size for size,numbers in _NUMBERS.items() for n in numbers}
+_INT = {'as_int': range(2**48)}
+_TENSOR = dict(dtype={*_BYTES}, sizes=[_INT], strides=[_INT], storage_offset=_INT)
+_META = dict(config={str: dict(use_pickle=bool, path_name=str, tensor_meta=_TENSOR)})
 
-def _check_model(reader, found):
+def _extent(about):
+    "Bytes that a tensor needs of its storage."
+    sizes,strides = ([n['as_int'] for n in about[k]] for k in ('sizes','strides'))
+    last = sum((n-1)*step for n,step in zip(sizes, strides)) + about['storage_offset']['as_int']
+    return 0 if 0 in sizes else (last+1)*_BYTES[about['dtype']]
+
+def _check_model(reader, found, sizes):
     for kind in ('weights', 'constants'):
         config = found[f'data/{kind}/model_{kind}_config.json']
-        for meta in reader.check(config, _META, kind)['config'].values():
+        for name,meta in reader.check(config, _META, kind)['config'].items():
             if meta['use_pickle'] or not re.fullmatch(r'\w+_\d+', meta['path_name']):
                 raise reader.wrong(f'has a pickle among the {kind}')
+            there = sizes.get(f"data/{kind}/{meta['path_name']}", 0)
+            needed = _extent(meta['tensor_meta'])
+            if there < needed: raise reader.wrong(
+                f'has {there} bytes of {name[:60]!r}, which needs {needed}')
     model = found['models/model.json']
     if model.get('guards_code'): raise reader.wrong('has a program with code in it')
     for key,text in _strings(model):
@@ -142,7 +157,8 @@ def check_pt2(
         if name.endswith('.json'): found[name.partition('/')[2]] = reader.parse(part)
         elif part: raise reader.wrong(f'has a pickle, {name}')
     reader.check({'parts': found}, {'parts': {name: dict for name in _NEEDED}})
-    _check_model(reader, found)
+    sizes = {member.filename.partition('/')[2]: member.file_size for member in archive.infolist()}
+    _check_model(reader, found, sizes)
     return found
 
 # %% ../../nbs/inference/04_formats.ipynb #334b712f

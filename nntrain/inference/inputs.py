@@ -23,6 +23,7 @@ from .predict import sequential
 from ..data.collate import is_image, plain_picture, scale_pixels, stack_column
 from ..data.collate import upright, why_deep
 from ..data.images import sides_of
+from ..data.names import printable
 from ..state import loaders_of
 from ..state import generators_kept
 from ..learner import Learner, split_batch
@@ -216,7 +217,7 @@ class Prediction(NamedTuple):
     label:str           # Name of the most probable class
     probability:float   # That it is this class
     probabilities:dict  # Name -> probability of each class, the highest first
-    def __repr__(self): return f'{self.label} ({100*self.probability:.1f} %)'
+    def __repr__(self): return printable(f'{self.label} ({100*self.probability:.1f} %)')
 
 def as_predictions(
     probs,   # Tensor `(n, n_classes)`

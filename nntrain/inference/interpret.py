@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 
 from ..data.images import draw_input, show_batch, shown_inputs
+from ..data.names import plot_text
 from fastcore.basics import patch
 from ..learner import Learner
 
@@ -55,7 +56,7 @@ def _grid(inputs, titles, colors, axes=None):
     for ax in axes.flat: ax.axis('off')
     for ax,x,title,color in zip(axes.flat, inputs, titles, colors):
         draw_input(ax, x)
-        ax.set_title(title, fontsize=8, color=color)
+        ax.set_title(plot_text(title), fontsize=8, color=color)
     return axes
 
 def _verdict(self, i):
@@ -119,8 +120,9 @@ def plot_confusion(self:Results,
         ax.text(j, i, counts[i, j].item(), ha='center', va='center', fontsize=8,
                 color='black' if i != j else 'tab:green')
     slanted = 90 if max(map(len, self.classes)) > 2 else 0
-    ax.set_xticks(range(n), self.classes, rotation=slanted, fontsize=8)
-    ax.set_yticks(range(n), self.classes, fontsize=8)
+    names = [*map(plot_text, self.classes)]
+    ax.set_xticks(range(n), names, rotation=slanted, fontsize=8)
+    ax.set_yticks(range(n), names, fontsize=8)
     ax.set(xlabel='predicted', ylabel='true',
            title=f'{mistakes.sum()} of {counts.sum()} are wrong')
     return ax

@@ -11,7 +11,6 @@ import linecache
 import threading
 from collections import Counter
 from contextlib import redirect_stdout
-from html import escape
 
 import torch
 from fastcore.basics import patch
@@ -20,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ..data.names import html_text
 from ..device import DeviceS
 from .loop import Table
 from .pretend import (NAME, Meter, PretendTensor, meter, pretend_device,
@@ -335,8 +335,8 @@ def __repr__(self:DeviceReport):
 def _repr_html_(self:DeviceReport):
     columns = 'finding','what','who','event','line','code','cure'
     found = Table(self.findings, columns)._repr_html_() if self.findings else 'nothing found'
-    rows = ''.join(f'<tr><td style="text-align:left">{escape(k)}</td>'
-                   f'<td style="text-align:left">{escape(v)}</td></tr>'
+    rows = ''.join(f'<tr><td style="text-align:left">{html_text(k)}</td>'
+                   f'<td style="text-align:left">{html_text(v)}</td></tr>'
                    for k,v in self.figures().items())
     colours = '#4c78a8','#b8610b','#3f7f38','#98608a','#c23f3f','#6f6f73'
     split = self.memory.split()

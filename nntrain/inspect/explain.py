@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from functools import partial, wraps
-from html import escape
 from itertools import combinations, islice
 from time import perf_counter
 from types import MethodType, SimpleNamespace
@@ -19,6 +18,7 @@ from types import MethodType, SimpleNamespace
 import torch
 from torch import nn
 
+from ..data.names import html_text, printable
 from .syncs import HostReads, short_path, who_reads
 from .loop import Table, as_cell
 from ..learner import as_subs
@@ -230,9 +230,9 @@ class Explanation(Table):
             changes='; '.join(f'{k}: {v}' for k,v in s.changes.items()),
             reads=f'{len(s.host)} ({places(s)})' if s.host else '') for s in spans],
             is_pale=lambda row: not row['changes'] and not row['reads'])
-    def __repr__(self): return '\n'.join([super().__repr__(), *self.conflicts])
+    def __repr__(self): return '\n'.join([super().__repr__(), *map(printable, self.conflicts)])
     def _repr_html_(self):
-        warnings = ''.join(f'<p><b>Conflict.</b> {escape(told)}</p>' for told in self.conflicts)
+        warnings = ''.join(f'<p><b>Conflict.</b> {html_text(told)}</p>' for told in self.conflicts)
         return super()._repr_html_() + warnings
 
 # %% ../../nbs/inspect/04_explain.ipynb #a9ba26e3

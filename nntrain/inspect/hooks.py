@@ -12,6 +12,7 @@ from functools import partial
 import torch
 from fastcore.basics import patch
 from torch import nn
+from ..data.names import plot_text
 from ..learner import first_of
 from ..pubsub import MEASURE, Subscriber
 
@@ -183,7 +184,8 @@ def _panels(n, axes, stats, width=3.3, height=2.8):
     return [*made.flat[:n]]
 
 def _curves(stats, ax, number, ylabel, title, **kwargs):
-    for name,values in stats.table(number).items(): ax.plot(stats.batches, values, label=name)
+    for name,values in stats.table(number).items():
+        ax.plot(stats.batches, values, label=plot_text(name))
     ax.set(xlabel='training batches', ylabel=ylabel, title=title, **kwargs)
     return ax
 
@@ -218,7 +220,7 @@ def plot_histograms(
         ticks = {i*10**(math.ceil(math.log10(unit))+n) for n in range(3) for i in (-1,0,1)}
         ax.set_yticks([*ticks], [f'{tick:g}' for tick in ticks])
         ax.minorticks_off()
-        ax.set(xlabel='training batches', ylabel='activation', title=f'Layer {name}',
+        ax.set(xlabel='training batches', ylabel='activation', title=f'Layer {plot_text(name)}',
                ylim=(edges[used[0]], edges[used[-1]+1]))
     axes[0].figure.colorbar(image, ax=axes, label='share of the activations')
     return axes

@@ -11,9 +11,9 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Sequence
-from html import escape
 from typing import NamedTuple
 
+from ..data.names import html_text, printable
 from ..learner import as_subs
 from ..pubsub import MEASURE, Plan, Subscriber, check_subscriber, in_order, phases
 from ..state import loaders_of
@@ -128,10 +128,10 @@ KINDS = 'before','after_cancel','after','cleanup'
 
 def _label(listener):
     thinned = '' if listener.every == 1 else f' every {listener.every:g}'
-    return listener.name + '*'*listener.temporary + thinned.replace('every inf', 'once')
+    return printable(listener.name) + '*'*listener.temporary + thinned.replace('every inf', 'once')
 
 def _text(x, y, text, css=''):
-    return f'<text x="{x:.0f}" y="{y:.0f}" class="{css}">{escape(text)}</text>'
+    return f'<text x="{x:.0f}" y="{y:.0f}" class="{css}">{html_text(text)}</text>'
 
 def _pill(listener, x, y):
     "A rounded rectangle with a name, and where the next may begin."
@@ -233,7 +233,8 @@ def as_cell(
     value, # Anything
 )->str:    # Floats with four digits
     "A value as a table shows it."
-    return f'{value:.4g}' if isinstance(value, float) else '' if value is None else str(value)
+    if isinstance(value, float): return f'{value:.4g}'
+    return '' if value is None else printable(value)
 
 # %% ../../nbs/inspect/01_loop.ipynb #71df0531
 class Table:
@@ -250,12 +251,12 @@ class Table:
     def __getitem__(self, names): return Table(self.rows, names, self.is_pale)
     def cells(self): return [[as_cell(row.get(k)) for k in self.columns] for row in self.rows]
     def __repr__(self):
-        lines = [self.columns, *self.cells()]
+        lines = [[*map(printable, self.columns)], *self.cells()]
         widths = [max(map(len, column)) for column in zip(*lines)]
         return '\n'.join('  '.join(map(str.ljust, line, widths)).rstrip() for line in lines)
     def _repr_html_(self):
         line = lambda tag, cells, look='': (f'<tr{look}>' + ''.join(
-            f'<{tag} style="text-align:left">{escape(c)}</{tag}>' for c in cells) + '</tr>')
+            f'<{tag} style="text-align:left">{html_text(c)}</{tag}>' for c in cells) + '</tr>')
         looks = [' style="opacity:0.45"'*bool(self.is_pale(row)) for row in self.rows]
         body = ''.join(line('td', cells, look) for cells,look in zip(self.cells(), looks))
         return f'<table><thead>{line("th", self.columns)}</thead><tbody>{body}</tbody></table>'

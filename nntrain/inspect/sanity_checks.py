@@ -7,11 +7,11 @@ __all__ = ['Check', 'Report']
 
 # %% ../../nbs/inspect/07_sanity_checks.ipynb #44330a7b
 import math
-from html import escape
 from itertools import islice
 from typing import NamedTuple
 
 import torch
+from ..data.names import html_text
 from ..learner import split_batch
 from ..state import loaders_of
 from .summary import in_first_batch
@@ -39,8 +39,8 @@ class Report(tuple):
         words = {True: '<b style="color:#1a7f37">pass</b>', None: '-',
                  False: '<b style="color:#d1242f">FAIL</b>'}
         rows = ''.join(f'<tr><td>{words[c.passed]}</td>' + ''.join(
-            f'<td style="text-align:left">{escape(text)}</td>' for text in (c.name, c.found, c.why))
-            + '</tr>' for c in self)
+            f'<td style="text-align:left">{html_text(text)}</td>'
+            for text in (c.name, c.found, c.why)) + '</tr>' for c in self)
         names = ''.join(f'<th style="text-align:left">{name}</th>' for name in
                         ('', 'check', 'found', 'why'))
         return f'<table><tr>{names}</tr>{rows}</table>'

@@ -7,10 +7,10 @@ __all__ = ['in_first_batch', 'one_batch', 'Layer', 'listed_modules', 'Summary']
 
 # %% ../../nbs/inspect/06_summary.ipynb #d1fe0e25
 from contextlib import contextmanager
-from html import escape
 from typing import NamedTuple
 
 import torch
+from ..data.names import html_text, printable
 from .hooks import Hooks
 from ..learner import first_of
 from ..pubsub import DECIDE, CancelFitException
@@ -125,8 +125,9 @@ class Summary:
         sums = [sum(column) for column in zip(*(layer[3:] for layer in self.layers))]
         return Layer('all', '', (), *sums)
     def cells(self):
-        return [[layer.name or '(model)', layer.kind, ' x '.join(map(str, layer.output)) or '-',
-                 f'{layer.parameters:,}', f'{layer.trainable:,}', f'{layer.multiply_adds:,.0f}',
+        return [[printable(layer.name) or '(model)', printable(layer.kind),
+                 ' x '.join(map(str, layer.output)) or '-', f'{layer.parameters:,}',
+                 f'{layer.trainable:,}', f'{layer.multiply_adds:,.0f}',
                  f'{layer.memory/1000:,.1f}'] for layer in (*self.layers, self.total)]
     @property
     def note(self):
@@ -145,11 +146,11 @@ def _text(self):
 
 def _html(self):
     style = lambda i: 'text-align:' + ('left' if i < 3 else 'right')
-    row = lambda cells, tag: '<tr>' + ''.join(f'<{tag} style="{style(i)}">{escape(text)}</{tag}>'
+    row = lambda cells, tag: '<tr>' + ''.join(f'<{tag} style="{style(i)}">{html_text(text)}</{tag}>'
                                               for i,text in enumerate(cells)) + '</tr>'
     *layers,total = [row(cells, 'td') for cells in self.cells()]
     total = total.replace('<td', '<th').replace('</td', '</th')
     rows = row(self.head, 'th') + ''.join(layers) + total
-    return f'<table>{rows}</table><p>{escape(self.note)}</p>'
+    return f'<table>{rows}</table><p>{html_text(self.note)}</p>'
 
 Summary.__repr__,Summary._repr_html_ = _text,_html

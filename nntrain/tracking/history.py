@@ -17,7 +17,7 @@ import torch
 from fastcore.basics import patch
 
 from ..checkpoint.files import FileReader
-from ..data.names import csv_cell, printable
+from ..data.names import csv_cell, plot_text, printable
 from ..progress import loss_scale
 
 # %% ../../nbs/tracking/01_history.ipynb #ccbdea7d
@@ -236,12 +236,13 @@ def metrics(self:History):
 # %% ../../nbs/tracking/01_history.ipynb #a95e13d6
 def _last_rows(history):
     "The last twelve rows without the columns that never change; a line about the ones before."
-    frame,measured = history.to_df(),{'epoch','mode', *history.metrics()}
+    import pandas
+    rows = [{printable(k): printable(v) if isinstance(v, str) else v for k,v in row.items()}
+            for row in history.rows]
+    frame,measured = pandas.DataFrame(rows),{'epoch','mode', *map(printable, history.metrics())}
     kept = [name for name in frame if name in measured or frame[name].map(repr).nunique() > 1]
     n_before = max(len(frame)-12, 0)
-    shown = frame[kept].tail(12).rename(columns=printable)
-    shown = shown.map(lambda value: printable(value) if isinstance(value, str) else value)
-    return shown,f'\n({n_before} earlier rows)' if n_before else ''
+    return frame[kept].tail(12),f'\n({n_before} earlier rows)' if n_before else ''
 
 @patch
 def __str__(self:History):
@@ -317,7 +318,8 @@ def _epochs(history, mode):
         found.append(number[key] + (1 if counts[key] == 1 else done[key]/counts[key]))
     return found
 
-def _label(mode): return mode.replace('train', 'training').replace('valid', 'validation')
+def _label(mode):
+    return plot_text(mode.replace('train', 'training').replace('valid', 'validation'))
 
 def _shown(n, skip_start, skip_end):
     "Which of `n` training batches are drawn: those after the first number, up to the second."
@@ -390,7 +392,8 @@ def plot_metrics(self:History,
         for i,mode in enumerate(mode for mode in self.modes if self[mode]):
             ax.plot(_epochs(self, mode), self[mode,name], 'o-', color=f'C{i}', markersize=3,
                     label=_label(mode))
-        ax.set(xlabel=_TEXTS['epochs'], ylabel=_TEXTS.get(name, name), title=name.capitalize())
+        shown = plot_text(name)
+        ax.set(xlabel=_TEXTS['epochs'], ylabel=_TEXTS.get(name, shown), title=shown.capitalize())
         whole_epochs(ax)
         ax.legend()
     return list(axes)
@@ -420,8 +423,9 @@ def compare(
         for mode in (mode for mode in history.modes if history[mode]):
             style = dict(linestyle='--', alpha=0.6) if mode == 'train' else dict(marker='o')
             ax.plot(_epochs(history, mode), history[mode,column], color=f'C{i}', markersize=3,
-                    label=f'{label}, {_label(mode)}', **style)
-    ax.set(xlabel=_TEXTS['epochs'], ylabel=_TEXTS.get(column, column), title=column.capitalize())
+                    label=f'{plot_text(label)}, {_label(mode)}', **style)
+    shown = plot_text(column)
+    ax.set(xlabel=_TEXTS['epochs'], ylabel=_TEXTS.get(column, shown), title=shown.capitalize())
     whole_epochs(ax)
     ax.legend()
     return ax

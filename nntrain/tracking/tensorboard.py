@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ..data.names import printable
 from .loggers import TrackerS, check_writable, config_of, need, numbers
 from .watch import Watching
 
@@ -31,7 +32,7 @@ def add_config(
     "Write the configuration of a run, for the page that compares runs."
     from torch.utils.tensorboard.summary import hparams
     simple = {k: v if isinstance(v, (int,float,str,bool)) else str(v) for k,v in config.items()}
-    names = [name for row in rows if row['mode'] != 'train' for name in numbers(row)]
+    names = [printable(k) for row in rows if row['mode'] != 'train' for k in numbers(row)]
     for summary in hparams(simple, dict.fromkeys(names, 0.)):
         writer.file_writer.add_summary(summary)
 
@@ -77,7 +78,7 @@ def add_histogram(
     middles = [(a+b)/2 for a,b in zip(edges, edges[1:])]
     total = sum(n*m for n,m in zip(counts, middles))
     squares = sum(n*m*m for n,m in zip(counts, middles))
-    writer.add_histogram_raw(name, edges[0], edges[-1], sum(counts), total, squares,
+    writer.add_histogram_raw(printable(name), edges[0], edges[-1], sum(counts), total, squares,
                              edges[1:], counts, step)
 
 # %% ../../nbs/tracking/05_tensorboard.ipynb #27c5f01d
@@ -108,7 +109,8 @@ class TensorBoardS(Watching, TrackerS):
         return len(done)
     def write(self, row, batches):
         for step,values in (*batches, (row['batches'], numbers(row))):
-            for name,value in values.items(): self.writer.add_scalar(name, value, step)
+            for name,value in values.items():
+                self.writer.add_scalar(printable(name), value, step)
         self.writer.flush()  # or a kill would lose two minutes
     def close(self, error):
         self.model = None

@@ -13,6 +13,7 @@ import re
 from numbers import Integral
 
 import torch
+from ..data.names import printable
 from .hyperparams import check_one_setter, optimizers_of
 from ..pubsub import DECIDE, MEASURE, SHOW, CancelFitException, Subscriber
 from ..state import copied, frozen_names
@@ -150,7 +151,7 @@ class EarlyStoppingS(MonitorS):
         elif self.wait >= self.patience: why = self.no_gain()
         else: return
         self.reason = f'EarlyStoppingS ended the fit: {self.monitor} was {why}'
-        if self.speaks: print(self.reason)
+        if self.speaks: print(printable(self.reason))
         raise CancelFitException(self.reason)
     def no_gain(self):
         "How long the value has not improved, and by how much it should have."
