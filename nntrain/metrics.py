@@ -70,7 +70,8 @@ class WeightedMean:
     def load_state_dict(self, state):
         total,count = state['total'],state['count']
         sums = torch.Tensor if count else (float,torch.Tensor)
-        fits = isinstance(total, sums) and isinstance(count, (int,float,torch.Tensor))
+        fits = (isinstance(total, sums) and isinstance(count, (int,float,torch.Tensor))
+                and torch.as_tensor(total).numel() == torch.as_tensor(count).numel() == 1)
         if not fits: raise ValueError(f'{self.name}: the state has the sum {total!r:.60} of '
                                       f'{count!r:.60} samples')
         self.total,self.count,self.placed = total,count,False

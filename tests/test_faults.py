@@ -137,6 +137,7 @@ def inside_the_write(folder):
         calls = iter(range(1, 10**6))
         def wrote(path, data, fsync):
             if not str(path).endswith(suffix) or next(calls) != n: return write(path, data, fsync)
+            data = b''.join(data) if isinstance(data, list) else data
             write(path, data[:len(data)//2], fsync)
             os.kill(os.getpid(), 9)
         nntrain.checkpoint.format.write_file = wrote

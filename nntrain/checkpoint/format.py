@@ -18,8 +18,8 @@ import zlib
 from pathlib import Path
 
 import torch
-from safetensors.torch import save as save_tensors
-from .files import FileError, FileReader, clear, excess, write_file
+from .files import FileError, FileReader, clear, excess, memory_of, tensor_parts
+from .files import type_name, write_file
 
 # %% ../../nbs/checkpoint/01_format.ipynb #543654f6
 def _place(path):
@@ -36,8 +36,11 @@ def _refuse(value, path, what=None):
 PLAIN = {type(None), bool, int, str}
 
 def _is_saveable(tensor):
-    return (tensor.layout == torch.strided and not tensor.is_quantized and not tensor.is_meta
-            and tensor.dtype != torch.complex128)
+    return tensor.layout == torch.strided and not tensor.is_meta and type_name(tensor)
+
+def _dense(tensor):
+    "A tensor on the CPU whose memory holds its values in their order."
+    return tensor.detach().cpu().resolve_conj().resolve_neg().contiguous()
 
 # %% ../../nbs/checkpoint/01_format.ipynb #8aef55cd
 class _Split:
@@ -86,8 +89,8 @@ class _Split:
         place = storage.data_ptr(),tensor.storage_offset(),tensor.shape,tensor.stride(),tensor.dtype
         if tensor.numel() and place in self.names: return self.names[place]
         name = '/'.join(map(str, path))
-        while name in self.tensors: name += "'"  # a key may contain a slash
-        copied = tensor.detach().cpu().contiguous()
+        while name in self.tensors or name == '__metadata__': name += "'"  # a key may have a slash
+        copied = _dense(tensor)
         if storage.data_ptr() in self.storages or storage.nbytes() != tensor.nbytes:
             copied = copied.clone()  # safetensors wants a storage for each
         self.tensors[name],self.names[place] = copied,name
@@ -158,8 +161,7 @@ def join_state(
 def _bits(value):
     "The type and bits of a leaf, which equal leaves share."
     if isinstance(value, torch.Tensor):
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        return type(value),value.dtype,value.shape,flat.view(torch.uint8).numpy().tobytes()
+        return type(value),value.dtype,value.shape,memory_of(_dense(value)).tobytes()
     if hasattr(value, 'tobytes'): return type(value),value.dtype,value.shape,value.tobytes()
     return type(value),repr(value)
 
@@ -198,16 +200,18 @@ def made_with():
         found['gpu'] = torch.cuda.get_device_name()
     return found
 
-def _pack(tree, tensors, info):
-    "The files of a checkpoint, name -> bytes."
-    files = dict(zip(FILES, (save_tensors(tensors), json.dumps(tree).encode())))
-    if much := excess(files[FILES[1]]): raise ValueError(f'a state without its tensors and arrays '
+def _pack(tree, tensors):
+    "The files of a checkpoint but the manifest, name -> buffers."
+    text = json.dumps(tree).encode()
+    if much := excess(text): raise ValueError('a state without its tensors and arrays '
         f'{much}: keep long lists of numbers in tensors or arrays')
-    manifest = dict(format=FORMAT, version=VERSION, info=info,
-        versions=made_with(),
-        files={name: dict(size=len(data), crc32=zlib.crc32(data)) for name,data in files.items()})
+    return dict(zip(FILES, (tensor_parts(tensors), [text])))
+
+def _manifest(info, files):
+    "The manifest, which has the sizes and checksums of the other files."
+    manifest = dict(format=FORMAT, version=VERSION, info=info, versions=made_with(), files=files)
     manifest['crc32'] = _crc(manifest)
-    return {**files, 'MANIFEST.json': json.dumps(manifest, indent=1).encode()}
+    return json.dumps(manifest, indent=1).encode()
 
 # %% ../../nbs/checkpoint/01_format.ipynb #4d6f9600
 def moved_aside(path): return path.parent/f'.trash-{path.name}'
@@ -223,34 +227,38 @@ def _sync(folder):
     try: os.fsync(handle)
     finally: os.close(handle)
 
-def _publish(path, files, fsync):
-    "Write `files` into the new folder `path`, which appears when all files are complete."
+def _publish(path, files, info, fsync):
+    "Write `files` into the new folder `path`, which appears when all are complete; returns bytes."
     new = path.parent/f'.tmp-{path.name}'
     clear(new)
     try:
         new.mkdir()
-        for name,data in files.items(): write_file(new/name, data, fsync)
+        written = {name: dict(size=sum(map(len, parts)), crc32=write_file(new/name, parts, fsync))
+                   for name,parts in files.items()}
+        manifest = _manifest(info, written)
+        write_file(new/'MANIFEST.json', manifest, fsync)
         if fsync: _sync(new)
         if os.path.lexists(path): move_aside(path)
         os.rename(new, path)
         if fsync: _sync(path.parent)
     finally: clear(new)
     clear(moved_aside(path))
+    return len(manifest)
 
 # %% ../../nbs/checkpoint/01_format.ipynb #4c3aecc6
 def write_split(path, tree, tensors, info, fsync):
     "Write a state that has been split, which is the slow part."
-    files = _pack(tree, tensors, info)
-    size,room = sum(map(len, files.values())),'its folder is not there'
+    files = _pack(tree, tensors)
+    size = sum(len(part) for parts in files.values() for part in parts)
+    room = 'its folder is not there'
     try:
         free = shutil.disk_usage(path.parent).free
         room = f'{free:,} were free'
         if free < 1.1*size: raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        _publish(path, files, fsync)
+        return size + _publish(path, files, info, fsync)
     except OSError as error: raise OSError(error.errno, f'{error.strerror}: this checkpoint needs '
         f'{size:,} bytes, {room}; what was there before is as it was', str(path)
     ) from error
-    return size
 
 # %% ../../nbs/checkpoint/01_format.ipynb #419e47d1
 def write_checkpoint(

@@ -15,9 +15,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 from fastcore.basics import patch
-from safetensors.torch import save as save_tensors
 from torch import nn
-from .files import FileReader, draft, write_file
+from .files import FileReader, draft, tensor_parts, write_file
 from .format import split_state
 from ..learner import Learner, evaluating
 from ..state import frozen_names
@@ -85,7 +84,7 @@ def save_model(
     if len(names) < len(tree): raise TypeError(f'only tensors can be saved as weights: see {tree}')
     tied = {key: name for key,name in names.items() if key != name}
     about = {'format': 'pt', **tied, **(dict(nntrain='trainable') if out else {})}
-    with draft(path) as new: write_file(new, save_tensors(tensors, about))
+    with draft(path) as new: write_file(new, tensor_parts(tensors, about))
 
 # %% ../../nbs/checkpoint/04_weights.ipynb #a3d5b8c4
 def peft_model(
