@@ -67,8 +67,8 @@ def two_ranks(folder, again=0, rank=-1, event='after_batch', at=-1):
     both = [fork.Process(target=one_rank, args=(place, port, again, folder, rank, event, at))
             for place in range(2)]
     for process in both: process.start()
-    while any(process.exitcode is None for process in both):
-        wait([process.sentinel for process in both if process.exitcode is None], 120)
+    while running := [process.sentinel for process in both if process.exitcode is None]:
+        wait(running, 120)
         if any(process.exitcode for process in both):
             for process in both: process.kill()
     for process in both: process.join()
