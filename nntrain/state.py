@@ -433,7 +433,8 @@ def _layout(learn):
     "Name -> [class, groups of [name, shape] of each parameter] of the optimizers."
     names = {id(p): name for name,p in _parameters(learn).items()}
     group = lambda g: [[names.get(id(p), '?'), list(p.shape)] for p in g['params']]
-    return {k: [type(v).__name__, [group(g) for g in v.param_groups]]
+    inner = lambda v: getattr(v, 'optimizer', v)    # of Accelerate's wrapper
+    return {k: [type(inner(v)).__name__, [group(g) for g in v.param_groups]]
             for k,v in _stateful(learn).items() if hasattr(v, 'param_groups')}
 def _settings(learn):
     "With what each optimizer was made; the rate apart, as a fit may be given one of its own."

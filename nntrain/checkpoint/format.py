@@ -83,6 +83,9 @@ class _Split:
 
     def keep(self, tensor, path):
         "Keep `tensor`, return its name. Two names of one tensor stay one (tied weights)."
+        if hasattr(tensor, 'full_tensor'): _refuse(tensor, path, "part of a tensor that is divided "
+            "among processes: give the learner the model without `fully_shard`, and DistributedS("
+            "'fsdp'), which divides it; or save `tensor.full_tensor()` of each, asked on all ranks")
         if not _is_saveable(tensor): _refuse(tensor, path, f'{tensor.layout} {tensor.dtype} tensor')
         if self.dry: return ''
         storage = tensor.untyped_storage()

@@ -193,7 +193,11 @@ def export(self:Learner,
 # %% ../../nbs/inference/05_export.ipynb #011346c7
 def _check_same(predictor, inputs, scores):
     "Raise if file and learner disagree; half precision may differ a little."
-    difference = (predictor.scores(inputs) - scores).abs().max().item()
+    try: found = predictor.scores(inputs)
+    except Exception as error: raise ValueError('the file does not run, so it is not kept '
+        f"({type(error).__name__}: {str(error)[:300]}): take another format, or format="
+        "'safetensors' for the weights") from error
+    difference = (found - scores).abs().max().item()
     if not difference <= .02*max(1, scores.abs().max().item()): raise ValueError(
         f'the file differs from the learner by {difference:.2g}: a subscriber changes the batches '
         'in a way that is not in the file; do it in a `BatchTransformS`, or in the model')

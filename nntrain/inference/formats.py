@@ -43,17 +43,30 @@ def as_program(
     zeros = torch.zeros(2, *shape, dtype=dtype)
     try:
         with _quietly(), torch.no_grad():
-            program = torch.export.export(module, (zeros,), dynamic_shapes=_free())
+            program = _traced(module, zeros)
             one = isinstance(program.module()(zeros), torch.Tensor)
     except Exception as error: raise ValueError(
         f'the model cannot be written as a program ({type(error).__name__}: '
-        f"{str(error).strip().splitlines()[0][:150]}); format='safetensors' keeps its weights"
-    ) from error
+        f"{str(error).strip().splitlines()[0][:150]}){_fixed(error)}; format='safetensors' keeps "
+        'its weights') from error
     if not one: raise ValueError('the model returns no tensor: wrap it in a module that does')
     for node in program.graph.nodes:
-        for key in ('stack_trace', 'nn_module_stack', 'source_fn_stack', 'torch_fn'):
+        for key in ('stack_trace', 'nn_module_stack', 'source_fn_stack', 'torch_fn', 'from_node'):
             node.meta.pop(key, None)
     return program
+
+def _traced(module, zeros):
+    "The program; a `len(x)` in it, a number for the first way, takes the slower one."
+    try: return torch.export.export(module, (zeros,), dynamic_shapes=_free())
+    except Exception as error:
+        if not _fixed(error): raise
+        try: return torch.export.export(module, (zeros,), dynamic_shapes=_free(), strict=True)
+        except Exception: raise error from None
+
+def _fixed(error):
+    "What to add to an error about a program that would hold for one number of samples."
+    return ': it holds for one number of samples alone, as a number of them is written in its ' \
+        '`forward`, or is computed from values' if 'specialized it' in str(error) else ''
 
 # %% ../../nbs/inference/04_formats.ipynb #4ff1b4d7
 INFO = 'nntrain.json'
@@ -90,6 +103,7 @@ _PARTS = re.compile(r'[\w.-]+/(data/(weights|constants)/(weight|tensor)_\d+|mode
 _SPEC = re.compile(r'([\s\[\]{}:,\d]|null|"(type|context|children_spec|null|\[\]|'
     r'builtins\.(tuple|list|dict))")*')
 _STRINGS = dict(in_spec=_SPEC, out_spec=_SPEC,
+    as_string=re.compile(r'[\w.+:-]*|[a-zA-Z., ]+(->[a-zA-Z. ]*)?'),   # the last: of einsum
     target=re.compile(r'torch\.ops\.aten\.(?!from_file)\w+\.\w+|torch\.sym_\w+|'
         r'_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge)'),
     expr_str=re.compile(r"(Symbol\('\w+'(, \w+=(True|False))*\)|"
