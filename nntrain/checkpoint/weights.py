@@ -217,6 +217,9 @@ def load_model(
 )->list:              # What did not fit, one line for each name
     "Load weights after comparing names, shapes and types; an error leaves the model unchanged."
     module,adapters = _module_of(model),(Path(path)/'adapter_config.json').exists()
+    if any(hasattr(value, 'full_tensor') for value in module.parameters()): raise TypeError(
+        f'{path} cannot be loaded into a model that is divided among processes: load it before '
+        "`fully_shard`; or leave that to DistributedS('fsdp')")
     if adapters: mine,found,part = *read_adapters(module, path),False
     else: mine,(found,part) = _plain_state(module, None),_read_weights(path)
     saved = {_unwrapped(key, mine): value for key,value in found.items()}

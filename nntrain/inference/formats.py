@@ -21,9 +21,9 @@ from ..checkpoint.files import FileReader
 # %% ../../nbs/inference/04_formats.ipynb #e962365c
 @contextmanager
 def _quietly():
-    "Silence the warnings of exporters about unknown operators; they raise if one matters."
+    "Silence what exporters log, as of unknown operators; they raise if it matters."
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings(), redirect_stdout(io.StringIO()), \
              redirect_stderr(io.StringIO()):
