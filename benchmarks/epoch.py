@@ -1,6 +1,7 @@
 """What a training epoch costs: seconds of CPU, and the ratio to a hand-written loop over tensors.
 
     python benchmarks/epoch.py --mnist PATH [--rounds N] [--against fastai,lightning,...]
+    python benchmarks/epoch.py --pictures N [--rounds N] [--against fastai,lightning,...]
 
 MNIST, MLP 784-50-10, batches of 1,024, SGD, one thread, one process. PATH is a folder with
 `*train*.parquet` and `*test*.parquet`, as the hub has them. Every entry trains for three epochs in
@@ -10,12 +11,21 @@ Libraries named after `--against` do the same work if they are installed: images
 their users write (a DataLoader with a collate function, each file opened in each epoch), tensors
 by a DataLoader over a TensorDataset, and tensors by the loader of nntrain. `decode` is what
 `from_hf_dd` takes before the first epoch. Exits with 1 if nntrain is not first or within 3% of
-the first in a row, or above 1.1 times the hand-written loop from images."""
+the first in a row, or above 1.1 times the hand-written loop from images.
+
+`--pictures N` draws N JPEGs of 500x375 into a temporary folder instead (see pictures.py) and trains
+a convolution with stride 8 on random crops of 224 pixels, with two processes or threads that load.
+By hand, and with the libraries, that is a DataLoader over a class with `__getitem__`; nntrain
+takes them by `PictureLoader` with a cache that is new in each round. Seconds by the wall, the
+least of all rounds, first and later epochs apart. Exits with 1 if nntrain is slower than by hand.
+"""
 import argparse
 import importlib
 import logging
+import multiprocessing
 import statistics
 import sys
+import tempfile
 import time
 import warnings
 from functools import partial
@@ -39,12 +49,14 @@ PEERS = dict(fastai='fastai', lightning='lightning', ignite='pytorch-ignite', sk
 
 class Timed:
     "A loader that notes when each pass begins and when the last one has ended."
-    def __init__(self, loader): self.loader, self.times = loader, []
+    def __init__(self, loader, clock=time.process_time):
+        self.loader, self.clock, self.times = loader, clock, []
+
     def __len__(self): return len(self.loader)
     def __getattr__(self, name): return getattr(self.__dict__['loader'], name)
 
     def __iter__(self):
-        self.times.append(time.process_time())
+        self.times.append(self.clock())
         yield from self.loader
 
     def epochs(self):
@@ -67,8 +79,8 @@ def mlp():
     return nn.Sequential(nn.Linear(784, 50), nn.ReLU(), nn.Linear(50, 10))
 
 
-def by_hand(loader, epochs):
-    model = mlp()
+def by_hand(loader, epochs, make=mlp):
+    model = make()
     opt = torch.optim.SGD(model.parameters(), LR)
     for _ in range(epochs):
         model.train()
@@ -80,30 +92,31 @@ def by_hand(loader, epochs):
     return model
 
 
-def nntrain(loader, epochs):
-    learn = Learner(mlp(), SimpleNamespace(train=loader, valid=None), F.cross_entropy, lr=LR)
+def nntrain(loader, epochs, make=mlp, subs=()):
+    dls = SimpleNamespace(train=loader, valid=None)
+    learn = Learner(make(), dls, F.cross_entropy, lr=LR, subs=subs)
     learn.fit(epochs)
     return learn.model
 
 
-def fastai(loader, epochs):
+def fastai(loader, epochs, make=mlp):
     from fastai.data.core import DataLoaders as FastaiLoaders
     from fastai.learner import Learner as FastaiLearner
     from fastai.optimizer import OptimWrapper
     opt = partial(OptimWrapper, opt=torch.optim.SGD)
-    learn = FastaiLearner(FastaiLoaders(loader, []), mlp(), loss_func=F.cross_entropy, lr=LR,
+    learn = FastaiLearner(FastaiLoaders(loader, []), make(), loss_func=F.cross_entropy, lr=LR,
                           opt_func=opt)
     with learn.no_logging(): learn.fit(epochs)
     return learn.model
 
 
-def lightning(loader, epochs):
+def lightning(loader, epochs, make=mlp):
     import lightning as L
 
     class Module(L.LightningModule):
         def __init__(self):
             super().__init__()
-            self.model = mlp()
+            self.model = make()
 
         def training_step(self, batch, i):
             xb, yb = batch
@@ -118,27 +131,27 @@ def lightning(loader, epochs):
     return module.model
 
 
-def ignite(loader, epochs):
+def ignite(loader, epochs, make=mlp):
     from ignite.engine import create_supervised_trainer
-    model = mlp()
+    model = make()
     opt = torch.optim.SGD(model.parameters(), LR)
     create_supervised_trainer(model, opt, F.cross_entropy).run(loader, max_epochs=epochs)
     return model
 
 
-def skorch(loader, epochs):
+def skorch(loader, epochs, make=mlp):
     from skorch import NeuralNet
-    net = NeuralNet(mlp(), nn.CrossEntropyLoss, optimizer=torch.optim.SGD, lr=LR, verbose=0,
+    net = NeuralNet(make(), nn.CrossEntropyLoss, optimizer=torch.optim.SGD, lr=LR, verbose=0,
                     max_epochs=epochs, batch_size=BATCH, train_split=None,
                     iterator_train=lambda dataset, **kwargs: loader)
     net.fit(TensorDataset(torch.zeros(len(loader) * BATCH, 1)), None)
     return net.module_
 
 
-def accelerate(loader, epochs):
+def accelerate(loader, epochs, make=mlp):
     from accelerate import Accelerator
     accelerator = Accelerator(cpu=True)
-    model = mlp()
+    model = make()
     opt = torch.optim.SGD(model.parameters(), LR)
     model, opt = accelerator.prepare(model, opt)
     for _ in range(epochs):
@@ -194,17 +207,61 @@ def measure(entries, rounds):
             for name in entries}
 
 
+def convolution():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(3, 8, 8, stride=8), nn.ReLU(), nn.AdaptiveAvgPool2d(1),
+                         nn.Flatten(), nn.Linear(8, 2))
+
+
+def from_pictures(n, rounds, peers):
+    "Print the first and the later epochs from a folder of JPEGs; whether nntrain is the slower."
+    from nntrain.data.pictures import PictureFiles, PictureLoader
+    from nntrain.data.transforms import BatchTransformS, Normalize
+    from pictures import BATCH as FEW, MEAN, STD, ByHand as FromFolder, draw
+    normalize = BatchTransformS(Normalize([255*m for m in MEAN], [255*s for s in STD]))
+    with tempfile.TemporaryDirectory() as folder:
+        folder = Path(folder)
+        jobs = [(folder/'pictures'/'ab'[i % 2]/f'{i:06}.jpg', i) for i in range(n)]
+        for path, _ in jobs[:2]: path.parent.mkdir(parents=True)
+        with multiprocessing.get_context('fork').Pool(2) as pool: pool.map(draw, jobs)
+        files = PictureFiles.in_folder(folder/'pictures')
+        caches = iter(range(rounds))
+        usual = lambda: DataLoader(FromFolder(files.files, files.targets), FEW, shuffle=True,
+                                   num_workers=2)
+        ours = lambda: PictureLoader(files, FEW, shuffle=True, n_workers=2,
+                                     cache=folder/f'cache{next(caches)}')
+        entries = {'by hand': (by_hand, usual), **{k: (v, usual) for k, v in peers.items()},
+                   'nntrain': (partial(nntrain, subs=[normalize]), ours)}
+        found = {name: [] for name in entries}
+        for _ in range(rounds):
+            for name, (train, make) in entries.items():
+                loader = Timed(make(), time.perf_counter)
+                train(loader, EPOCHS, make=convolution)
+                found[name].append(loader.epochs())
+    print(f'{n} JPEGs{"":6}{"first epoch, s":>16}{"ratio":>8}{"later epochs, s":>17}{"ratio":>8}')
+    least = {name: [min(e[0] for e in epochs), min(min(e[1:]) for e in epochs)]
+             for name, epochs in found.items()}
+    for name, (first, later) in least.items():
+        first_ratio, later_ratio = (a/b for a, b in zip((first, later), least['by hand']))
+        print(f'{name:18}{first:14.2f}{first_ratio:8.2f}{later:17.2f}{later_ratio:8.2f}')
+    return any(a > b for a, b in zip(least['nntrain'], least['by hand']))
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--mnist', help='folder with the parquet files of MNIST')
     parser.add_argument('--rounds', type=int, default=5, help='three epochs of every entry each')
     parser.add_argument('--against', default='', help=f'libraries, of {",".join(PEERS)}')
     parser.add_argument('--fast', action='store_true', help='leave out peers that decode images')
+    parser.add_argument('--pictures', type=int, help='JPEGs to draw, instead of MNIST')
     args = parser.parse_args()
-    if not args.mnist: return print('skipped: no data; give --mnist PATH')
+    if not args.mnist and not args.pictures: return print(
+        'skipped: no data; give --mnist PATH or --pictures N')
     torch.set_num_threads(1)
     warnings.simplefilter('ignore')
     logging.disable(logging.WARNING)  # lightning tells what it found, three times a round
+    peers = {name: TRAIN[name] for name in installed(args.against.split(','))}
+    if args.pictures: return int(from_pictures(args.pictures, args.rounds, peers))
     dd = read_mnist(args.mnist)
     start = time.perf_counter()  # other processes may help
     dls = DataLoaders.from_hf_dd(dd, BATCH)
@@ -213,7 +270,6 @@ def main():
     print(f'{dls}\ndecode: {decode:.2f} s for both splits, {n_bytes/1e6:.0f} MB for train')
     x, y = map(torch.cat, zip(*TensorLoader(*dls.train.tensors, batch_size=BATCH,
                                             transform=dls.train.transform)))
-    peers = {name: TRAIN[name] for name in installed(args.against.split(','))}
     usual = lambda: DataLoader(TensorDataset(x, y), BATCH, shuffle=True)
     stacked = lambda: TensorLoader(x, y, batch_size=BATCH, shuffle=True)
     images = lambda: DataLoader(dd['train'], BATCH, shuffle=True, collate_fn=hf_ds_collate_fn)

@@ -200,7 +200,7 @@ class _Rows:
 # %% ../../nbs/data/12_pictures.ipynb #ecc7f57b
 def _of_file(path):
     found = os.stat(path)
-    return f'{path}\\0{found.st_size}\\0{found.st_mtime_ns}\\0'.encode()
+    return f'{path}\0{found.st_size}\0{found.st_mtime_ns}\0'.encode()
 
 def files_key(
     pictures, # `PictureFiles`
@@ -226,7 +226,7 @@ def open_picture(
 
 # %% ../../nbs/data/12_pictures.ipynb #96ecbe36
 class PictureCache:
-    "One small picture for each row, in a file; each is checked when it is read."
+    "One small picture for each row, in a file; each is checked when a run first reads it."
     HEAD,VERSION = 4096,1
     def __init__(self,
         folder,      # Made if it is missing
@@ -245,7 +245,7 @@ class PictureCache:
         self.head = json.dumps(about).encode().ljust(self.HEAD)
         self._local,self._lock = threading.local(),threading.Lock()
         self.damaged,self.full = 0,False
-        self.new = bytearray(n) if self._begin() else None  # rows of a file that began here
+        self.new,self.checked = self._begin(),bytearray(n)
         self.file = open(self.path, 'r+b', buffering=0)
         weakref.finalize(self, self.file.close)
         here = self.path.stat().st_blocks*512 if hasattr(os.stat_result, 'st_blocks') else 0
@@ -291,19 +291,21 @@ def read(self:PictureCache,
 ):           # Pixels `(height, width, 3)` until this thread's next call, and (height, width) of the
              # whole picture; None if it is not kept
     "The small picture of a row, if it is kept and whole."
-    if row >= self.n_kept or self.new and not self.new[row]: return None
+    known = self.checked[row]                                # written or read before, by this
+    if row >= self.n_kept or self.new and not known: return None
     head,pixels = self._memory()
     try:
-        self._at(row, 'preadv', 'readinto', head)            # zeros where nothing is written
-        n = head.any() and self._at(row, 'preadv', 'readinto', head, pixels)
+        if not known: self._at(row, 'preadv', 'readinto', head)
+        n = (known or head.any()) and self._at(row, 'preadv', 'readinto', head, pixels)
     except OSError: n = 0                                    # the disk cannot read it
-    if n < self.slot: return None
+    if n < self.slot: return None                            # a hole, or cut short
     checksum,height,width,_ = head.tolist()
-    if self._sum(row, head, pixels) != checksum:
+    if not known and self._sum(row, head, pixels) != checksum:
         self.damaged += 1
         if self.damaged == 1: warnings.warn(f'{self.path.name}: the picture of row {row} is '
             'damaged and is decoded again; more of them give no warning')
         return None
+    self.checked[row] = 1
     return pixels.reshape(self.height, self.width, 3),(height, width)
 
 @patch
@@ -319,7 +321,7 @@ def write(self:PictureCache,
     head[0] = self._sum(row, head, pixels)
     try:
         self._at(row, 'pwritev', 'write', head, pixels)
-        if self.new: self.new[row] = 1
+        self.checked[row] = 1
     except OSError as error:
         self.full = True                        # what is half written fails its checksum
         warnings.warn(f'{self.path.name}: no more pictures are kept ({error})')
