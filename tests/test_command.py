@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -115,8 +116,55 @@ def browse(file, pictures):
                                              full_page=True)
                 titles = page.locator('h2').all_inner_texts()
                 page.close()
+        page = browser.new_page(viewport=dict(width=680, height=900), color_scheme='dark')
+        page.emulate_media(media='print')   # 180 mm; on paper even by night
+        page.goto(file.as_uri())
+        for selector, style, wanted in (('body', 'backgroundColor', 'rgb(255, 255, 255)'),
+                                        ('nav', 'display', 'none'), ('pre', 'whiteSpace', 'pre-wrap'),
+                                        ('body', 'fontSize', '12px')):
+            found = page.locator(selector).first.evaluate(f'e => getComputedStyle(e).{style}')
+            if found != wanted: complaints.append(f'printed {selector}: {style} is {found}')
+        wide = page.evaluate('document.documentElement.scrollWidth')
+        if wide > 680: complaints.append(f'{wide} pixels printed at 680')
+        if pictures: page.pdf(path=pictures/f'{file.parent.name}.pdf')
         browser.close()
     return titles, complaints
+
+
+@pytest.mark.skipif(sys.platform == 'win32', reason='no pseudo-terminals')
+@pytest.mark.parametrize('columns', [80, 120])
+def test_no_line_is_wider_than_the_terminal(place, columns):
+    import fcntl
+    import pty
+    import struct
+    import termios
+    def shown(*words):
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 40, columns, 0, 0))
+        env = {**os.environ, **OFFLINE, 'PYTHONPATH': str(place.parent/'site')}
+        del env['COLUMNS']
+        process = subprocess.Popen([sys.executable, '-m', 'nntrain', *words], stdin=theirs,
+                                   stdout=theirs, stderr=theirs, env=env, cwd=place)
+        os.close(theirs)
+        parts = []
+        while True:
+            try: part = os.read(ours, 4096)
+            except OSError: break          # how Linux tells the end
+            if not part: break
+            parts.append(part)
+        os.close(ours)
+        process.wait(timeout=120)
+        text = b''.join(parts).decode().replace('\r\n', '\n')
+        wide = [line for line in re.sub(r"\x1b\[[\d;]*m", "", text).split('\n') for line in line.split('\r')
+                if len(line.rstrip()) > columns]
+        assert not wide, wide
+        return ' '.join(text.split())
+    shown('train', '--help')
+    if columns == 120: return
+    assert 'did you mean train?' in shown('trian')
+    assert 'it is called `nntrain train --out RUN`' in shown('resume', 'run')
+    printed = shown('train', '--model=linear', '--epochs=2', '--fresh', '--out=run80')
+    assert 'run80 holds history.csv' in printed and 'valid_loss' in printed
 
 
 def test_600_pictures_of_many_sizes_with_three_broken_ones(place, run, pets):
@@ -138,6 +186,8 @@ def test_report_of_a_run_in_a_browser(place, run):
     assert titles == ['Summary', 'Curves', 'Learning rate', 'Confusion', 'Worst samples', 'Time',
                       'What was trained', 'Environment']
     assert complaints == []
+    told = (place/'page.html').read_text()
+    for what in 'torch', 'python', 'system', 'device': assert f'<td>{what}</td>' in told, what
 
 
 def test_a_project_of_ones_own(place):

@@ -19,6 +19,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
+from docs import SEARCHES
 from pages import ROOT, name_of, page_paths, text_of
 from playwright.sync_api import sync_playwright
 
@@ -36,6 +37,8 @@ RUN = """async () => {
         .map(o => [`${cell.id}: ${o.ename}: ${o.evalue}`, ...o.traceback.slice(-3)].join('\\n')))
 }"""
 LEGIBLE = (ROOT/'tools/legible.js').read_text(encoding='utf-8')
+FIRST = """() => [...document.querySelectorAll('.md-search-result__item')].slice(0, 3)
+    .map(item => item.querySelector('a').getAttribute('href'))"""
 THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
 
 
@@ -139,6 +142,16 @@ def read_page(browser, page, scheme):
     tab.keyboard.type('learner', delay=100)
     try: tab.wait_for_selector('.md-search-result__item', timeout=60_000)
     except Exception as error: problems.append(f'{page}.html: the search finds nothing: {error}')
+    if page == 'index':
+        for words, wanted in SEARCHES.items():
+            tab.goto((SITE/'index.html').as_uri())
+            tab.click('[data-md-component=search-query]')
+            tab.keyboard.type(words, delay=60)
+            tab.wait_for_selector('.md-search-result__item', timeout=60_000)
+            tab.wait_for_timeout(1500)
+            first = tab.evaluate(FIRST)
+            if not any(wanted in link for link in first): problems.append(
+                f'a search for {words!r} begins with {first} instead of {wanted}')
     context.close()
     return problems
 

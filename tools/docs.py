@@ -12,6 +12,7 @@ import base64
 import html
 import importlib
 import inspect
+import json
 import os
 import re
 import shutil
@@ -293,12 +294,26 @@ def build():
     write_llms(api)
 
 
+SEARCHES = {'install': 'index.html', 'gpu': 'inspect/11_device_check.html',
+            'save model': 'checkpoint/04_weights.html'}
+
+
+def lost_pages():
+    "Searches of newcomers to which their page has no heading: those stand first in the results."
+    known = json.loads((SITE/'search/search_index.json').read_text(encoding='utf-8'))['docs']
+    for words, page in SEARCHES.items():
+        titles = [part['title'].lower() for part in known if part['location'].split('#')[0] == page]
+        if not any(all(word in title for word in words.split()) for title in titles):
+            yield f'a search for {words!r} misses {page}: none of its headings has these words'
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--check', action='store_true', help='only look at the links of _docs/site')
     if not parser.parse_args().check: build()
     n, problems = broken_links(SITE)
+    problems += lost_pages()
     for problem in problems: print(problem)
     print(f"{SITE.relative_to(ROOT)}: {len(list(SITE.rglob('*.html')))} pages, {n} links, "
           f'{len(problems)} broken')

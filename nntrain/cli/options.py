@@ -143,5 +143,5 @@ def rate_note(
     if not suggestion or 1/5 < lr/suggestion < 5: return ''
     times = max(lr/suggestion, suggestion/lr)
     where = 'above' if lr > suggestion else 'below'
-    return (f'the rate {lr:.3g} is {times:.0f} times {where} what lr_find suggests, '
+    return (f'lr {lr:.3g} is {times:.0f} times {where} the suggested '
             f'{suggestion:.2g}: --lr auto takes that')

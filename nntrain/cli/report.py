@@ -378,8 +378,10 @@ def trained(
 def environment(
     story, # A `Story`
 ):
-    "Versions and folder."
-    return table_html([('what', 'which'), *story.versions.items(),
+    "Versions, system, device, and folder."
+    given = story.options.get('device')    # of a run that was interrupted
+    known = {**(dict(device=given) if given else {}), **story.versions}
+    return table_html([('what', 'which'), *known.items(),
         ('folder', story.folder.resolve().name), ('this page', f'nntrain {__version__}')])
 
 def absent(
@@ -399,10 +401,6 @@ STYLE = """
   --c0: #0b63c5; --c1: #c2410c; --c2: #15803d; --c3: #7e22ce; --bad: #e5484d; --card: #f5f7f9 }
 @media (prefers-color-scheme: dark) { :root { --ink: #e6eaef; --paper: #14171b; --soft: #9aa5b1;
   --line: #343b44; --c0: #6cb0ff; --c1: #ff9d5c; --c2: #5fd38a; --c3: #cf9bff; --card: #1e2329 } }
-@media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #444; --line: #bbb;
-  --c0: #0b63c5; --c1: #c2410c; --c2: #15803d; --c3: #7e22ce; --card: #f5f7f9 }
-  nav { display: none } figure, tr { break-inside: avoid } h2 { break-after: avoid }
-  pre { white-space: pre-wrap } .wide { overflow: visible } }
 body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper);
   max-width: 960px; margin: 0 auto; padding: 16px }
 h1 { margin: .2em 0; overflow-wrap: anywhere } h2 { margin: 1.6em 0 .5em; font-size: 1.25em;
@@ -432,6 +430,13 @@ th, td { padding: 3px 10px; border-bottom: 1px solid var(--line); text-align: le
 pre { background: var(--card); padding: 12px; border-radius: 8px; overflow-x: auto;
   font-size: .85em }
 .missing { color: var(--soft) } .missing li { overflow-wrap: anywhere }
+@media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --soft: #444; --line: #bbb;
+  --c0: #0b63c5; --c1: #c2410c; --c2: #15803d; --c3: #7e22ce; --card: #f5f7f9 }
+  nav { display: none } figure, tr { break-inside: avoid } h2 { break-after: avoid }
+  pre { white-space: pre-wrap } .wide { overflow: visible }
+  body { font-size: 12px; max-width: none; padding: 0 } h2 { margin-top: 1em }
+  td, .tile, figure svg { print-color-adjust: exact; -webkit-print-color-adjust: exact }
+  table { font-size: .85em } .confusion { font-size: .75em } @page { margin: 15mm } }
 """
 
 def report_html(

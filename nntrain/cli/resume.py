@@ -44,9 +44,15 @@ def check_images(
     if begun.setdefault('images', checksum) != checksum: raise ValueError(f'{folder} has a run on '
         'other images than the data have now: --fresh starts over, or give another folder')
 
-def versions(): # Name -> version
-    "The versions of the packages that the numbers of a run depend on."
-    return dict(nntrain=__version__, torch=torch.__version__, python=platform.python_version())
+def versions(
+    device=None, # What was trained on, a `torch.device`, if that is known
+)->dict:         # Name -> version
+    "The versions, the system and the device that the numbers of a run depend on."
+    found = dict(nntrain=__version__, torch=torch.__version__, python=platform.python_version(),
+                 system=f'{platform.system()} {platform.machine()}')
+    if device is None: return found
+    cuda = f' ({torch.cuda.get_device_name(device)})' if device.type == 'cuda' else ''
+    return dict(found, device=f'{device}{cuda}')
 
 # %% ../../nbs/cli/02_resume.ipynb #ffc0204b
 def find_lr(
