@@ -8,7 +8,7 @@ __all__ = ['CANCEL', 'PREPARE', 'GROUP', 'PRECISION', 'TRANSFORM', 'MEASURE', 'S
            'CancelEpochException', 'CancelTrainException', 'CancelValidateException', 'CancelBatchException',
            'CancelPredictException', 'CancelLossException', 'CancelBackwardException', 'CancelStepException',
            'PublishEvents', 'phases', 'event_texts', 'OfferedEvent', 'Subscriber', 'offer_events', 'in_a_word', 'every',
-           'once', 'goes_before', 'in_order', 'Plan', 'nearest_event', 'check_subscriber', 'Publisher']
+           'once', 'goes_before', 'in_order', 'is_last', 'Plan', 'nearest_event', 'check_subscriber', 'Publisher']
 
 # %% ../nbs/03_pubsub.ipynb #54a22c9e
 import difflib
@@ -255,6 +255,12 @@ def in_order(
     return tuple(done)
 
 # %% ../nbs/03_pubsub.ipynb #d97eaa3e
+def is_last(
+    handler, # A method for an event
+)->bool:     # Whether its subscriber names it in `called_last`
+    "Whether a `before_` method is called after those of all others, whatever the order."
+    return getattr(handler, '__name__', None) in getattr(handler.__self__, 'called_last', ())
+
 class Plan:
     "Whom one phase calls, in order."
     def __init__(self,
@@ -264,7 +270,8 @@ class Plan:
     ):
         handlers = lambda kind: tuple(h for h in (
             _handler(s, f'{kind}_{phase}', names[id(s)]) for s in subs) if h is not None)
-        self.subs,self.before,self.after = subs,handlers('before'),handlers('after')
+        self.subs,self.after = subs,handlers('after')
+        self.before = tuple(sorted(handlers('before'), key=is_last))
         self.after_cancel,self.cleanup = handlers('after_cancel'),handlers('cleanup')[::-1]
 
     def until(self,
@@ -272,6 +279,7 @@ class Plan:
     ):           # The subscribers whose turn had begun by then
         "Those up to the one that ended `before_` half-way, included."
         if handler is None: return ()
+        if is_last(handler): return self.subs   # all others had been called
         return self.subs[:next(i for i,s in enumerate(self.subs) if s is handler.__self__)+1]
 
 # %% ../nbs/03_pubsub.ipynb #b7d20c51

@@ -177,6 +177,8 @@ class CheckpointS(Subscriber):
         if self.best and not learn.resuming: self.best.rows = {}
     def before_epoch(self, learn):
         if self.best: self.best.rows[learn.row['mode']] = learn.row
+    def after_cancel_epoch(self, learn):
+        if self.best: self.best.rows.pop(learn.row['mode'], None)    # a pass that is forgotten
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c509
 @patch

@@ -45,9 +45,9 @@ def monitored(
     found = {f"{row['mode']} {column}": value for row in rows for column,value in row.items()
              if column not in ('epoch','mode')}
     if monitor in found: return found[monitor]
-    done = {row['mode'] for row in rows if len(row) > 2}
-    missed = [name for name,_ in learn.passes if name not in done]
-    if found and any(monitor.startswith(f'{name} ') for name in missed): return None
+    begun,done = ({row['mode'] for row in rows if len(row) > n} for n in (0, 2))
+    missed = [name for name,_ in learn.passes if name not in (done if found else begun)]
+    if any(monitor.startswith(f'{name} ') for name in missed): return None
     raise ValueError(_no_column(monitor, found))
 
 def _no_column(monitor, found):
@@ -105,6 +105,7 @@ class MonitorS(Subscriber):
         self.rows = {}
     def before_epoch(self, learn): self.rows[learn.row['mode']] = learn.row
     after_epoch = before_epoch
+    def after_cancel_epoch(self, learn): self.rows.pop(learn.row['mode'], None)   # forgotten
     def after_full_epoch(self, learn): self.count(learn)
 
     def count(self, learn):

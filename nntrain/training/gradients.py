@@ -36,6 +36,7 @@ def check_accumulation(
 class GradientAccumulationS(Subscriber):
     "One step for several batches, equal to one step with all of them in one batch."
     order,state_names = GROUP,('n','samples','total')
+    called_last = ('before_backward',)   # the factor is one of all that others add to `loss_grad`
     ranks = None  # of a fit in several processes: see `on_ranks`
     def __init__(self,
         n_batches:int=None, # Batches in a group, at least 1

@@ -32,6 +32,7 @@ DTYPES = dict(bf16=torch.bfloat16, fp16=torch.float16)
 class MixedPrecisionS(Subscriber):
     "Predict and compute the loss in 16 bits; in fp16 scale the loss and skip steps that overflow."
     order,state_names = PRECISION,('n_skipped','in_a_row','unread')
+    called_last = ('before_backward',)   # the scale is one of all that others add to `loss_grad`
     def __init__(self,
         dtype:str='bf16',        # 'bf16' has the range of float32; 'fp16' is scaled, for old GPUs
         init_scale:float=2.**16, # First factor of the loss in fp16; halved at each overflow
