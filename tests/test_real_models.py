@@ -488,6 +488,52 @@ def test_boxes_and_graphs_are_counted_as_they_are():
     assert learn.validate()['accuracy'] == pytest.approx(right)
 
 
+def without_mask(make):
+    "A learner on texts of one width, whose model is given their words alone."
+    def made(*subs):
+        learn = make(*subs)
+        learn.dls = DataLoaders(*([{k: v for k,v in batch.items() if k != 'attention_mask'}
+            for batch in batches(classes if make is text else tokens, (6, 6), seed)]
+            for seed in (0, 1)))
+        return learn
+    return made
+
+
+SEVERAL = 'takes 2 inputs, input_ids, attention_mask, and a file one tensor'
+EXPORTS = {    # kind -> learner, and the error of what can be no file
+    'text, words alone': (without_mask(text), None),
+    'masked LM, words alone': (without_mask(masked), None),
+    'transformers text': (text, SEVERAL), 'question answering': (questions, SEVERAL),
+    'masked LM': (masked, SEVERAL), 'seq2seq': (sequences, SEVERAL), 'LoRA': (lora, SEVERAL),
+    'timm': (pictures, None), 'segmentation': (segmentation, None),
+    'detection': (detection, 'the input of the model is a tuple'),
+    'graph': (graph, 'the input of the model is a DataBatch'),
+    'VAE': (autoencoder, 'the model gives a tuple of 3'),
+    'diffusion': (diffusion, 'the model draws random numbers'),
+    'SimCLR': (contrastive, 'takes 2 inputs, 0, 1'), 'triplets': (triplets, 'takes 3 inputs'),
+    'REINFORCE': (reinforce, None), 'webdataset': (webdataset, None)}
+
+
+@pytest.mark.parametrize('kind,format', [(kind, format) for kind,(_,error) in EXPORTS.items()
+                                         for format in ('pt2', 'onnx')[:1 + (error is None)]])
+def test_export_of_every_kind_or_the_true_reason(kind, format, tmp_path):
+    if format == 'onnx': needs('onnxscript'),needs('onnxruntime')
+    make,error = EXPORTS[kind]
+    learn = make()
+    torch.manual_seed(0)
+    learn.fit(1)
+    path = tmp_path/f'model.{format}'
+    if error is None:
+        inputs = learn.dls.valid[0]['input_ids'] if 'words' in kind else None
+        learn.export(path)
+        predictor = load_predictor(path)
+        if inputs is not None: assert torch.allclose(
+            predictor.scores(inputs[:3]), learn.get_preds()[0][:3], atol=1e-4)
+    else:
+        with pytest.raises(ValueError, match=error): learn.export(path)
+        assert not path.exists()
+
+
 def say(rows): return [' '.join(map(str, row if isinstance(row, list) else row.tolist()))
                        for row in rows]
 def exact(generated, wanted): return sum(map(str.__eq__, generated, wanted))/len(wanted)
