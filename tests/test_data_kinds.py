@@ -16,6 +16,7 @@ from torch.utils.data import (BatchSampler, ConcatDataset, DataLoader, Dataset, 
 
 from nntrain.all import *
 from nntrain.data.samplers import drawn_by_sum
+from nntrain.distributed.comm import launch, start_ranks
 from nntrain.learner import check_loader
 
 datasets.disable_progress_bars()
@@ -108,6 +109,93 @@ def test_1_a_distributed_sampler_in_one_process_shuffles_anew(n_batches):
     sampler = DistributedSampler(numbered(), num_replicas=1, rank=0, shuffle=True)
     first,second = orders(learner(DataLoader(numbered(), 8, sampler=sampler)))
     assert first != second and sorted(first) == sorted(second)
+
+
+# ---------------------------------------------------------------- 2: dealt once
+
+
+class Counted(IterableDataset):
+    "A stream that divides nothing."
+    def __iter__(self): return ((torch.tensor([float(i)]), i%3) for i in range(24))
+
+
+class WithLength(Counted):
+    def __len__(self): return 24
+
+
+class Divided(IterableDataset):
+    "A stream that divides itself, and says so."
+    def __init__(self, rank, world): self.rank,self.world_size = rank,world
+    def __iter__(self): return ((torch.tensor([float(i)]), i%3)
+                                for i in range(self.rank, 24, self.world_size))
+
+
+def hf_stream(rank, world, by_node):
+    from datasets.distributed import split_dataset_by_node
+    split = datasets.Dataset.from_dict(dict(x=[[float(i)] for i in range(24)],
+        label=[i%3 for i in range(24)])).to_iterable_dataset(num_shards=4)
+    return split_dataset_by_node(split.with_format('torch'), rank, world) if by_node else \
+        split.with_format('torch')
+
+
+def tuples(rows): return torch.stack([row['x'] for row in rows]),torch.tensor(
+    [int(row['label']) for row in rows])
+
+
+DEALT = {'tensors': lambda rank, world: TensorLoader(*numbered().tensors, batch_size=4),
+    'torch': lambda rank, world: DataLoader(numbered(), 4),
+    'batch sampler': lambda rank, world: DataLoader(numbered(), batch_sampler=BatchSampler(
+        SequentialSampler(numbered()), 4, False)),
+    'DistributedSampler': lambda rank, world: DataLoader(numbered(), 4, sampler=DistributedSampler(
+        numbered(), world, rank, shuffle=False)),
+    'DistributedSampler in a batch sampler': lambda rank, world: DataLoader(numbered(),
+        batch_sampler=BatchSampler(DistributedSampler(numbered(), world, rank), 4, False)),
+    'of another rank': lambda rank, world: DataLoader(numbered(), 4, sampler=DistributedSampler(
+        numbered(), world, 1-rank)),
+    'of more ranks': lambda rank, world: DataLoader(numbered(), 4, sampler=DistributedSampler(
+        numbered(), 4, rank)),
+    'stream': lambda rank, world: DataLoader(Counted(), 4),
+    'stream with a length': lambda rank, world: DataLoader(WithLength(), 4),
+    'stream divided by itself': lambda rank, world: DataLoader(Divided(rank, world), 4),
+    'stream of Hugging Face': lambda rank, world: DataLoader(hf_stream(rank, world, False), 4,
+                                                             collate_fn=tuples),
+    'split by node': lambda rank, world: DataLoader(hf_stream(rank, world, True), 4,
+                                                    collate_fn=tuples),
+    'list of batches': lambda rank, world: [*DataLoader(numbered(), 4)]}
+ASKED = {'of another rank', 'of more ranks'}
+
+
+class SeenS(Subscriber):
+    every_rank = True
+    def before_fit(self, learn): self.rows = []
+    def before_batch(self, learn):
+        padded = getattr(learn.dl, 'padded', False)
+        if learn.training and not padded: self.rows += learn.x[:,0].tolist()
+
+
+def dealt():
+    "Name -> the rows that this rank trained on, or the error."
+    torch.set_num_threads(1)
+    place,found = start_ranks(),{}
+    for name,make in DEALT.items():
+        seen = SeenS()
+        try:
+            learn = learner(make(place.rank, place.world), subs=[DistributedS(), seen])
+            learn.fit(1, valid=False)
+            found[name] = seen.rows
+        except (TypeError,ValueError) as error: found[name] = str(error)
+    return found
+
+
+def test_2_each_row_is_dealt_once():
+    one,two = launch(dealt, 2)
+    for name in DEALT:
+        if name in ASKED:
+            assert 'make it without one' in one[name], one[name]
+            continue
+        assert not isinstance(one[name], str), (name, one[name])
+        assert sorted(one[name] + two[name]) == [*range(24)], name
+        assert one[name] and two[name], name
 
 
 # ---------------------------------------------------------------- 3: columns by name
