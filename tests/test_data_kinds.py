@@ -3,11 +3,13 @@
     python -m pytest -q tests/test_data_kinds.py
 """
 import warnings
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import (BatchSampler, ConcatDataset, DataLoader, Dataset, DistributedSampler,
@@ -15,6 +17,7 @@ from torch.utils.data import (BatchSampler, ConcatDataset, DataLoader, Dataset, 
     SubsetRandomSampler, TensorDataset, WeightedRandomSampler, random_split)
 
 from nntrain.all import *
+from nntrain.cli.main import main
 from nntrain.data.samplers import drawn_by_sum
 from nntrain.distributed.comm import launch, start_ranks
 from nntrain.learner import check_loader
@@ -424,6 +427,76 @@ def test_7_a_stateful_loader_goes_on(at, workers):
             again.on('before_batch', lambda learn: seen.extend(learn.x[:,0].tolist()))
             again.fit(3, valid=False, resume=states[k])
             assert seen == sum(wanted, [])[4*(k + 1):]
+
+
+# ---------------------------------------------------------------- 9: the command reads what is named
+
+
+def put_pictures(folder, classes='ab', n=12):
+    for i in range(n):
+        path = folder/classes[i%len(classes)]/f'{i}.png'
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('L', (8, 8), 20 + 200*(i%2)).save(path)
+
+
+def put_table(path, order=('label', 'image'), labels='ab', n=12):
+    columns = dict(image=[Image.new('L', (8, 8), 20 + 200*(i%2)) for i in range(n)],
+                   label=[labels[i%len(labels)] for i in range(n)], score=[7]*n, labels=[0]*n)
+    datasets.Dataset.from_dict({k: columns[k] for k in order}).to_parquet(str(path))
+
+
+def digits_and_a_folder(place): put_pictures(place/'digits')
+def digits_and_a_file(place): (place/'digits').write_text('no set')
+def of_another_place(place):
+    put_pictures(place/'other'/'pets')
+    main(['train', '--data', str(place/'other'/'pets'), '--model', 'linear', '--epochs', '1',
+          '--lr', '.1', '--dry-run'])      # it may be in a cache now
+def broken(place):
+    put_pictures(place/'pets')
+    (place/'pets'/'a'/'bad.png').write_bytes(b'no picture')
+
+
+NAMED = {'a folder': (lambda place: put_pictures(place/'pets'), 'pets', 'a, b'),
+    'with a slash': (lambda place: put_pictures(place/'pets'), './pets/', 'a, b'),
+    'label first': (lambda place: put_table(place/'t.parquet'), 't.parquet', 'a, b'),
+    'label last': (lambda place: put_table(place/'t.parquet', ('image', 'label')), 't.parquet',
+                   'a, b'),
+    'numbers between': (lambda place: put_table(place/'t.parquet', ('score', 'label', 'image')),
+                        't.parquet', 'a, b'),
+    'label before labels': (lambda place: put_table(place/'t.parquet', (
+        'labels', 'image', 'label')), 't.parquet', 'a, b'),
+    'digits and a folder of that name': (digits_and_a_folder, 'digits', 'a, b'),   # before the set
+    'digits and a file of that name': (digits_and_a_file, 'digits', 'give ./digits'),
+    'the folder digits': (digits_and_a_folder, './digits', 'a, b'),
+    'a folder that is elsewhere': (of_another_place, 'pets', 'cannot be read'),
+    'a broken picture': (broken, 'pets', 'bad.png'),
+    'no label': (lambda place: put_table(place/'t.parquet', labels=['a', None]), 't.parquet',
+                 'row 1: None is no label')}
+
+
+@pytest.mark.parametrize('name', NAMED)
+def test_9_the_command_reads_what_is_named(name, tmp_path, monkeypatch, capsys):
+    make,data,wanted = NAMED[name]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', tmp_path/'cache')
+    monkeypatch.setattr(datasets, 'load_dataset', asked_here(datasets.load_dataset))
+    with warnings.catch_warnings(action='ignore'):
+        make(tmp_path)
+        capsys.readouterr()
+        code = main(['train', '--data', data, '--model', 'linear', '--epochs', '1', '--lr', '.1',
+                     '--bs', '4', '--dry-run'])
+    said = capsys.readouterr()
+    assert (code == 0) == (wanted == 'a, b'), (said.out, said.err)
+    text = said.out if code == 0 else said.err
+    assert wanted in text, text
+
+
+def asked_here(load):
+    "`load_dataset` without a network."
+    def found(path, *args, **kwargs):
+        if not Path(path).exists() and path != 'parquet': raise ConnectionError('no network')
+        return load(path, *args, **kwargs)
+    return found
 
 
 # ---------------------------------------------------------------- 10: asked beforehand
