@@ -23,6 +23,7 @@ from pathlib import Path
 import nbformat
 import yaml
 from book import parts, title_of
+from latex2mathml.converter import convert
 from links import broken_links
 from nbdev.config import get_config
 from nbdev.showdoc import BasicMarkdownRenderer, show_doc
@@ -51,6 +52,8 @@ WIDE = '''.md-grid { max-width: 84rem }
 CHECKS = 'test_eq', 'test_close', 'test_ne', 'test_fail', 'expect_fail'
 NAME = re.compile(r'(?<!\[)(?<!`)`([\w@][\w.@]*(?:\(\))?)`(?!\])')  # in backticks, not a link yet
 FENCE = re.compile(r'(^```.*?^```[^\n]*$)', re.M | re.S)
+CODE = re.compile(r'(^```.*?^```[^\n]*$|`[^`]*`)', re.M | re.S)
+FORMULA = re.compile(r'(?<![\\$\w])(\$\$?)(?![\s$])([^$]+?)(?<![\s\\])\1(?![\w$])')
 
 
 def modules():
@@ -172,6 +175,15 @@ def linked(text, names, up=''):
     return ''.join(part if part.startswith('```') else prose(part) for part in FENCE.split(text))
 
 
+def with_formulas(text):
+    "Markdown with its `$formulas$` as MathML, which browsers draw without a script."
+    def drawn(found):
+        return convert(found[2], display='block' if found[1] == '$$' else 'inline')
+    parts = CODE.split(text)
+    parts[::2] = [FORMULA.sub(drawn, part) for part in parts[::2]]
+    return ''.join(parts)
+
+
 def anchor(name): return name.split('(')[0].split('.')[0].lower()
 
 
@@ -180,7 +192,7 @@ def write_page(path, names):
     nb, page = folded(readable(nbformat.read(path, as_version=4))), PAGES/f'{name_of(path)}.md'
     for cell in nb.cells:
         if cell.cell_type == 'markdown':
-            cell.source = linked(cell.source, names, up_from(name_of(path)))
+            cell.source = with_formulas(linked(cell.source, names, up_from(name_of(path))))
     files, stem = {}, path.stem
     cells = [cell_text(cell, stem, i, files) for i, cell in enumerate(nb.cells)]
     link = f'<a class="notebook" href="{path.name}" download>notebook</a>\n'
