@@ -60,6 +60,8 @@ def test_rows_equal_those_of_scikit_learn_after_every_resume():
     rows,states,right = fitted(keeps=True)
     check(rows[-1], right)
     assert len(states) == 8
+    train,valid = [{*row} & {'f1_score', 'auc', 'confusion'} for row in rows[-2:]]
+    assert (len(train), len(valid)) == (1, 3)    # passes='valid' measures there alone
     for state in states:
         again,_,_ = fitted(resume=state)
         assert again == rows[-len(again):]
