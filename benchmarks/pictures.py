@@ -184,7 +184,8 @@ def main():
         files = PictureFiles.in_folder(folder/'pictures')
         size = sum(Path(file).stat().st_size for file in files.files)/len(files)/1000
         print(f'{len(files)} JPEGs of 500x375, {size:.0f} KB each; PIL {Image.__version__}, '
-              f'simplejpeg {"used" if SIMPLEJPEG else "not installed"}; {args.workers} workers', flush=True)
+              f'simplejpeg {"used" if SIMPLEJPEG else "not installed"}; {args.workers} workers',
+              flush=True)
         if args.steps:
             for name, value in steps(files).items(): print(f'{name:34}{value:8.3f} ms')
             return
