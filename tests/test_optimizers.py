@@ -161,6 +161,18 @@ def test_early_stopping_inside_a_pass_leaves_the_best_weights(kind):
     assert valid_loss(learn.model) == pytest.approx(stop.best, abs=1e-6)
 
 
+def test_a_fit_that_is_ended_in_a_pass_leaves_the_evaluated_weights(kind):
+    found = {}
+    def end(learn):
+        if learn.training and learn.train_iter == 4:
+            found.update(learn.validate())
+            raise CancelFitException
+    learn = make(kind)
+    learn.on('after_batch', end)
+    learn.fit(2)
+    assert valid_loss(learn.model) == pytest.approx(found['loss'], abs=1e-6)
+
+
 def test_a_fit_without_training_changes_nothing(kind):
     learn = make(kind)
     def stop(learn):
