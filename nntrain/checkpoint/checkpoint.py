@@ -303,7 +303,8 @@ def save_if(self:CheckpointS, learn, due, value=None):
     "Save if it is due or a signal came, which then has its effect."
     asked = self.signals.asked
     if (asked or due) and learn.position() is None: return   # inside of a validation: later
-    if asked or due: self.save(learn, value)
+    whole = (asked or due) and learn.position() is not None   # not in mid-batch
+    if whole: self.save(learn, value)
     if asked or self.writer.error: self.wait()
     if asked: self.signals.end()
 
