@@ -209,7 +209,8 @@ def _without_machinery(trace, keep):
         module = frame.f_globals.get('__name__')
         if module in MACHINERY and frame.f_code is not keep: continue
         if module == CALLS and trace: continue   # unless the error comes from there
-        trace = TracebackType(trace, frame, entry.tb_lasti, entry.tb_lineno)
+        line = entry.tb_lineno or frame.f_code.co_firstlineno   # None: interrupted between lines
+        trace = TracebackType(trace, frame, entry.tb_lasti, line)
     return trace
 
 def shorten(
