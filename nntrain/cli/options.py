@@ -13,8 +13,6 @@ import tomllib
 from functools import partial
 from pathlib import Path
 
-from ..checkpoint.files import FileError, FileReader
-
 # %% ../../nbs/cli/05_options.ipynb #6d3d8d5f
 CHOICES = dict(
     model=('linear', 'mlp', 'cnn'),
@@ -112,6 +110,7 @@ def read_config(
     known, # Names of the options that it may set, as in Python
 )->dict:   # Name -> value, names as in Python
     "The options of a file."
+    from nntrain.checkpoint.files import FileError, FileReader  # torch comes later
     reader = FileReader(path, links=True, cure='expected a file with a line for each option, such '
                         'as epochs = 10 or opt = "adam"')
     try: found = tomllib.loads(reader.read(10**6).decode())

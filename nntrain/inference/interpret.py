@@ -56,11 +56,11 @@ def _grid(inputs, titles, colors, axes=None):
     for ax in axes.flat: ax.axis('off')
     for ax,x,title,color in zip(axes.flat, inputs, titles, colors):
         draw_input(ax, x)
-        ax.set_title(plot_text(title), fontsize=8, color=color)
+        ax.set_title(title, fontsize=8, color=color)
     return axes
 
 def _verdict(self, i):
-    said,true = self.classes[self.predicted[i]],self.classes[self.targets[i]]
+    said,true = (plot_text(self.classes[int(row[i])]) for row in (self.predicted, self.targets))
     return said if said == true else f'{said} (is {true})'
 
 @patch
