@@ -516,7 +516,7 @@ def _check(learn, state):
     with refusing(state, 'what `learn.state_dict()` returned'): _compare(learn, state)
 
 def _compare(learn, state):
-    objects,loaders = _stateful(learn),loaders_of(learn.dls)
+    objects,loaders,layouts = _stateful(learn),loaders_of(learn.dls),_layout(learn)
     _same_names('objects', state['objects'], objects)
     _same_names('loaders', state['loaders'], [k for k,v in loaders.items() if is_stateful(v)])
     for name,value in objects.items():
@@ -524,9 +524,10 @@ def _compare(learn, state):
             mine,frozen = value.state_dict(),state.get('frozen', {}).get(name, {})
             _same_tensors(name, state['objects'][name], mine, frozen)
             _same_base(name, frozen, mine)
-        elif hasattr(value, 'param_groups'): _same_moments(name, state['objects'][name], value)
+        elif hasattr(value, 'param_groups'):
+            _same_layout(name, state['layout'][name], layouts[name])
+            _same_moments(name, state['objects'][name], value)
         else: _same_kinds(state['objects'][name], value.state_dict(), 'objects', name)
-    for name,layout in _layout(learn).items(): _same_layout(name, state['layout'][name], layout)
     subs = {learn.name_of(s): s for s in learn.subs}
     gone = sorted({*state['subs']} - {*subs})
     if gone: raise ValueError(f'the state has subscribers {gone}, which this learner lacks: '

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pages import ROOT, name_of, page_paths
 
-WORKERS = max(1, min(os.cpu_count() or 1, 4))
+WORKERS = max(1, min((os.cpu_count() or 1) + 1, 5))  # one more than cores: some only wait
 SECONDS = ROOT/'tools/seconds.json'  # of the last time, by page
 SETTINGS = dict(MPLBACKEND='agg', HF_HUB_OFFLINE='1', HF_HUB_DISABLE_TELEMETRY='1',
                 PYTHONPATH=str(ROOT))
