@@ -140,11 +140,14 @@ def test_a_copy_of_the_process_leaves_the_folder_alone(tmp_path):
 def test_a_copy_is_not_deaf_to_sigterm(tmp_path):
     def child(learn):
         if not learn.training or learn.train_iter != 4: return
+        reading, writing = os.pipe()
         if pid := os.fork():
+            os.read(reading, 1)  # a signal that comes earlier is dropped by Python itself
             os.kill(pid, signal.SIGTERM)
             (tmp_path/'code').write_text(str(ended(pid)))
         else:
             signal.alarm(60)
+            os.write(writing, b'.')
             while True: time.sleep(1)
     learn = learner(seed=1)
     learn.on('after_batch', child)
