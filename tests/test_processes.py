@@ -218,6 +218,9 @@ def storm(seed, folder, whole, n=8):
             finally: signal.signal(signal.SIGINT, signal.SIG_IGN)
         except KeyboardInterrupt as error: raised = raised or error  # in the lines just above
         except BaseException: pass
+        while signal.getsignal(signal.SIGINT) != signal.SIG_IGN:  # one came in the line just above
+            try: signal.signal(signal.SIGINT, signal.SIG_IGN)
+            except KeyboardInterrupt as error: raised = raised or error
         (folder/'raised').write_text(type(raised).__name__)
         if raised: (folder/'why').write_text(''.join(traceback.format_exception(raised)))
         # in the same process, as in a notebook
