@@ -13,6 +13,7 @@ from ..pubsub import (DECIDE, PREPARE, CancelBackwardException, CancelLossExcept
                             CancelStepException, CancelTrainException, Subscriber)
 from .curves import planned_steps
 from .hyperparams import check_one_setter
+from .nans import KeptBuffers, non_finite
 
 # %% ../../nbs/training/10_weight_averaging.ipynb #ae57b3b1
 def floats(model, frozen=True):
@@ -181,7 +182,7 @@ class ForwardPassS(Subscriber):
 class FreshNormsS(Subscriber):
     "In a training pass batch norms collect new statistics; not those that somebody has frozen."
     order = DECIDE+1    # they may be frozen in any event before the prediction
-    def before_train(self, learn): self.norms = {}
+    def before_train(self, learn): self.norms,self.kept = {},KeptBuffers(*norms_of(learn.model))
     def before_predict(self, learn):
         if not learn.training: return
         for norm in norms_of(learn.model):
@@ -189,6 +190,11 @@ class FreshNormsS(Subscriber):
             self.norms[norm] = norm.momentum
             norm.reset_running_stats()
             norm.momentum = None    # the plain mean over batches
+        self.kept.keep()
+    def after_predict(self, learn):
+        "A batch with a NaN, which a guard left out of the training, is left out here too."
+        statistics = [t for norm in self.norms for t in (norm.running_mean, norm.running_var)]
+        if learn.training and statistics: self.kept.put_back(non_finite(statistics))
     def cleanup_train(self, learn):
         for norm,momentum in self.norms.items(): norm.momentum = momentum
         self.found = {name: t.detach().clone() for name,t in learn.model.named_buffers()}
