@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCREENS', 'as_text', 'epoch_row', 'time_text', 'Rows', 'RowsScreen', 'TerminalScreen', 'LossCurve', 'setting_of',
-           'loss_scale', 'plot_losses', 'html_table', 'NotebookScreen', 'screen_kind', 'ProgressS']
+           'plot_losses', 'html_table', 'NotebookScreen', 'screen_kind', 'ProgressS']
 
 # %% ../nbs/08_progress.ipynb #553861dd
 import math, sys, time
@@ -15,7 +15,8 @@ from time import monotonic, thread_time
 
 import torch
 from fastcore.basics import patch
-from .data.names import html_text, plot_text, printable
+from .data.names import html_text, number_text, plot_text, printable
+from .data.plots import loss_scale, mode_text
 from .learner import Learner
 from .pubsub import Subscriber, SHOW
 
@@ -23,11 +24,11 @@ from .pubsub import Subscriber, SHOW
 def as_text(
     value, # A number, a tensor of one element, or anything else that a row may hold
 )->str:    # Of a float, at most 7 characters
-    "A value of a row: three decimals where they tell enough, else fewer or a power of ten."
+    "A value of a row: three decimals where they tell enough, else two digits that count."
     if isinstance(value, int) or not hasattr(value, '__float__'): return str(value)
     number = float(value)
     tiny = 0 < abs(number) < .001
-    texts = [format(number, spec) for spec in ('.3f', '.1f', '.1e', '.0e')]
+    texts = f'{number:.3f}',f'{number:.1f}',number_text(number, 2),f'{number:.0e}'
     return next(text for text in texts[2*tiny:] if len(text) <= 7)
 
 # %% ../nbs/08_progress.ipynb #3a0be5c2
@@ -183,14 +184,6 @@ def setting_of(
     raise ValueError(f'ProgressS: {type(opt).__name__} has no number {name!r} to plot; it has '
                      f'{", ".join(there)}')
 
-def loss_scale(
-    ax,     # Axes with losses
-    smooth, # The smoothed losses of the training batches
-):
-    "A logarithmic axis where the loss has fallen so far that its end would lie on the ground."
-    finite = [loss for loss in smooth if math.isfinite(loss)]
-    if finite and 0 < min(finite) < finite[0]/20: ax.set_yscale('log')
-
 def plot_losses(
     curve,   # A `LossCurve`
     ax=None, # Axes to draw on; new ones if None
@@ -210,11 +203,11 @@ def plot_losses(
         iters,losses = zip(*trained)
         smooth = list(accumulate(losses, lambda mean, loss: .8*mean + .2*loss))
         ax.plot(iters, losses, color='tab:blue', alpha=.3)
-        ax.plot(iters, smooth, color='tab:blue', label='train')
+        ax.plot(iters, smooth, color='tab:blue', label=mode_text('train'))
         loss_scale(ax, smooth)
     for (mode,points),color in zip(curve.valid.items(), ('tab:orange','tab:green','tab:red')*9):
         points = [(i, loss) for i,loss in points if skip_start < i and (i <= last or not skip_end)]
-        if points: ax.plot(*zip(*points), 'o-', color=color, label=plot_text(mode))
+        if points: ax.plot(*zip(*points), 'o-', color=color, label=mode_text(mode))
     ax.set(xlabel='training batches', ylabel='loss (mean per sample)')
     if ax.lines: ax.legend()
     return ax
