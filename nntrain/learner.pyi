@@ -116,7 +116,7 @@ class Learner(Publisher, Stateful, BatchViews):
     def load(self, path, strict: bool=True) -> list:
         "Load weights into `model`."
         ...
-    def export(self, path, format=None, prepare='auto') -> Path:
+    def export(self, path, format=None, prepare='auto', any_length=False) -> Path:
         "Write the model with preparation and classes as one file, after a test of its predictions."
         ...
     def predict_items(self, items, prepare=None, batch_size=64):
