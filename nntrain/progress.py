@@ -85,7 +85,7 @@ class RowsScreen:
     def __init__(self,
         learn, # The `Learner` whose fit begins
     ): self.rows = Rows(learn.n_epochs)
-    def show_row(self, row, curve): print(*self.rows.lines(row), sep='\n', flush=True)
+    def show_row(self, row, curve, over=True): print(*self.rows.lines(row), sep='\n', flush=True)
     def refresh(self, learn, loss, seconds, curve): "What is new every now and then; not in a file."
     def end_pass(self): "Take away what belongs to the running pass."
     def close(self, curve): self.end_pass()
@@ -116,7 +116,7 @@ class TerminalScreen(RowsScreen):
         _move_bar(self.bar, learn.iter+1, printable(_label(learn, loss)))
     def end_pass(self):
         if self.bar is not None: self.bar.on_iter_end(); self.bar = None
-    def show_row(self, row, curve):
+    def show_row(self, row, curve, over=True):
         self.end_pass()
         super().show_row(row, curve)
 
@@ -250,10 +250,10 @@ class NotebookScreen:
         from fastprogress.fastprogress import NBMasterBar
         self.rows,self.bar,self.master = [],None,NBMasterBar(range(learn.n_epochs))
         self.master.update(0)
-    def show_row(self, row, curve):
+    def show_row(self, row, curve, over=True):
         self.end_pass()
         self.rows.append(row)
-        self.n_done = row['epoch']+1
+        self.n_done = row['epoch'] + over    # not after a validation in the middle of an epoch
         if monotonic() >= self.due: self.draw(curve)
     def draw(self, curve):
         "Show everything as it is now; returns how long it took."
@@ -312,27 +312,31 @@ class ProgressS(Subscriber):
         self.curve = LossCurve(beside=names) if wanted else None
         self.due = monotonic() + self.seconds if self.screen.live else math.inf
     def before_full_epoch(self, learn): self.rows,self.epoch_began = [],monotonic()
-    def before_epoch(self, learn): self.began,self.mean = monotonic(),None
+    def before_epoch(self, learn):
+        goes_on = learn.training and 'train' in learn.open_phases   # after a validation inside it
+        self.began,self.mean = monotonic() - (self.spent if goes_on else 0),None
     def after_batch(self, learn):
         if self.curve is not None and learn.training:
             self.curve.add(learn.train_iter, learn.loss, learn.opt)
         if monotonic() >= self.due: self.refresh(learn)
     def after_epoch(self, learn):
         row = learn.row
+        if learn.training: self.spent = monotonic() - self.began
         if self.curve is not None and not learn.training and 'loss' in row:
             self.curve.valid.setdefault(row['mode'], []).append((learn.train_iter, row['loss']))
         self.rows.append(dict(row))
-        if row['mode'] == self.modes[-1]: self.show_row()
+        if row['mode'] == self.modes[-1]: self.show_row(learn)
     def cleanup_epoch(self, learn): self.screen.end_pass()
-    def cleanup_full_epoch(self, learn): self.show_row()    # of a last pass that was not completed
+    def cleanup_full_epoch(self, learn): self.show_row(learn)  # a last pass was not completed
     def cleanup_fit(self, learn):
         screen,self.screen,self.due = self.screen,None,math.inf
         if screen is not None: screen.close(self.curve)
-    def show_row(self):
+    def show_row(self, learn):
         "Show the row of the epoch, unless it was shown, or no pass of it is over."
         if not self.rows or not self.says: return
         row,self.rows = epoch_row(self.rows, self.modes),[]
-        self.screen.show_row(row | dict(time=time_text(monotonic()-self.epoch_began)), self.curve)
+        row['time'] = time_text(monotonic() - self.epoch_began)
+        self.screen.show_row(row, self.curve, over='train' not in learn.open_phases)
     def refresh(self, learn):
         "Read the loss and show it; sets when the next refresh is due."
         start,loss = monotonic(),learn.loss
