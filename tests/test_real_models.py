@@ -120,7 +120,9 @@ def pieces(make, n=4, bs=4, **kwargs):
     return DataLoaders(*(torch.utils.data.DataLoader(rows, bs, **kwargs) for _ in range(2)))
 
 
-def needs(name): return pytest.importorskip(name, reason=f'{name} is not installed')
+def needs(name):
+    more = ', or torchvision, without which it cannot be imported,'*(name == 'timm')
+    return pytest.importorskip(name, reason=f'{name}{more} is not installed')
 
 
 def text(*subs): return learner('classifier', *subs)
@@ -456,7 +458,7 @@ def test_adapters_in_the_format_of_peft(tmp_path):
 
     learn = lora()
     learn.model.base_model.model.bert.embeddings.word_embeddings.weight.requires_grad_(True)
-    with pytest.raises(ValueError, match='word_embeddings.weight is trained, too'):
+    with pytest.raises(ValueError, match='training changes .*word_embeddings.weight, too'):
         learn.save(tmp_path/'less', trainable=True)
     assert not (tmp_path/'less').exists()
     learn.save(tmp_path/'less.safetensors', trainable=True)
@@ -484,6 +486,37 @@ def test_the_average_of_adapters_is_what_peft_reads(tmp_path):
             if '.second' in name: p.zero_()
     assert learn.load(tmp_path/'both'/'second') == []
     assert any(p.any() for name,p in learn.model.named_parameters() if 'lora_A.second' in name)
+
+
+class Normed(torch.nn.Sequential):
+    def __init__(self):
+        linear = torch.nn.Linear
+        super().__init__(linear(8, 6), torch.nn.BatchNorm1d(6), torch.nn.ReLU(), linear(6, 3))
+
+
+def normed(*subs, keep=None):
+    "An adapter on a base whose batch norm goes on counting, as frozen weights are no frozen buffers."
+    peft = needs('peft')
+    torch.manual_seed(0)
+    model = peft.get_peft_model(Normed(), peft.LoraConfig(r=2, target_modules=['0'],
+                                                          modules_to_save=keep))
+    dls = pieces(lambda i: (torch.randn(8)+3, i%3), n=3, shuffle=True)
+    return Learner(model, dls, F.cross_entropy, torch.optim.Adam, 0.01, subs)
+
+
+def test_statistics_of_a_frozen_base_are_kept_or_the_adapter_is_refused(tmp_path):
+    assert check_resume(normed, at=[('after_batch', 2), ('before_validate', 1)], trainable=True)
+    for keep,where in ((None, 'file.safetensors'), (['1'], 'folder')):
+        learn = normed(keep=keep)
+        before = learn.model.state_dict()['base_model.model.3.weight'].clone()
+        learn.fit(1)
+        learn.save(tmp_path/where, trainable=True)
+        again = normed(keep=keep)
+        assert again.load(tmp_path/where) == [] and same(weights(again), weights(learn))
+        assert torch.equal(learn.model.state_dict()['base_model.model.3.weight'], before)
+    with pytest.raises(ValueError, match='training changes base_model.model.1.running_mean, too'):
+        normed().save(tmp_path/'other', trainable=True)
+    assert not (tmp_path/'other').exists()
 
 
 def test_boxes_and_graphs_are_counted_as_they_are():
