@@ -578,9 +578,9 @@ def start_clocks(learn):
         setattr(learn, name, None)
     learn.row,learn.counts,learn.passes,learn.pass_done = {},{},(),False
 
-def start_fit(learn, epochs, passes, resume, lr, reset_opt):
+def start_fit(learn, epochs, passes, resume, lr, reset_opt, rates):
     "What is set before a fit; without training, optimizers, gradients and clocks stay."
-    clocks = {name: getattr(learn, name) for name in TRAINING_CLOCKS}
+    own,clocks = learn.lr,{name: getattr(learn, name) for name in TRAINING_CLOCKS}
     start_clocks(learn)
     learn.n_epochs,learn.passes,learn.resuming = epochs,passes,resume
     trains = resume or any(name == 'train' for name,_ in passes)
@@ -594,6 +594,8 @@ def start_fit(learn, epochs, passes, resume, lr, reset_opt):
         shares = shares_of(learn.optimizers, learn.lr)
         scaled = [o for o in shares if any('lr_scale' in g for g in o.param_groups)]
         set_lr({opt: shares[opt] for opt in scaled}, learn.lr)
+        if lr is not None: rates += [   # of this fit alone: then they get the learner's own
+            (opt, [s and s*float(own) for s in some], some) for opt,some in shares.items()]
     elif lr is not None: set_lr(shares_of(learn.optimizers), learn.lr)
     if isinstance(lr, (slice,list)): learn.hypers.lr = lr
     if not trains: vars(learn).update(clocks)
@@ -816,7 +818,7 @@ def fit(self:Learner,
                  for opt in self.optimizers if lr is not None]
         given = {id(opt) for opt in self.optimizers} - self.made_opts
         stack.callback(end_fit, self, subs, self.lr, modes, given, rates)
-        start_fit(self, epochs, passes, resume, lr, reset_opt and not given)
+        start_fit(self, epochs, passes, resume, lr, reset_opt and not given, rates)
         stack.enter_context(own_bodies(self))
         self.subscribe(*subs)
         if epochs and 'train' in dict(passes): say_what_to_add(self)

@@ -326,7 +326,7 @@ class StopOnNaNS(Subscriber):
         self.left_out = False
     def after_batch(self, learn):
         flag = self.watch.flag if self.watch and self.policy == 'stop' else self.bad_loss
-        if self.buffers and flag is not None: self.buffers.put_back(flag)
+        if learn.training and self.buffers and flag is not None: self.buffers.put_back(flag)
         if self.left_out: self.unread[2:],self.left_out = [1, learn.batch_size],False
         elif self.bad_loss is not None: self.watch.after_batch(self.bad_loss, learn.batch_size)
         late = self.watch and learn.training and len(self.watch.kept) > self.every
