@@ -17,7 +17,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -332,6 +332,11 @@ ELSEWHERE = {   # a method of other libraries' modules -> what takes its place
     'give the learner an `optim_class`', 'train_dataloader': 'give the learner `dls`',
     'val_dataloader': 'give the learner `dls`', 'optimizer_step': 'replace `step` of a learner'}
 
+def _is_method(sub, name):
+    "Whether `sub` has a method of that name; a property is not asked, it may not be ready."
+    found = inspect.getattr_static(sub, name, None)
+    return not isinstance(found, (property, cached_property)) and callable(getattr(sub, name, None))
+
 def nearest_event(
     name:str, # What was meant to be an event
     events,   # Names of the events there are
@@ -358,18 +363,18 @@ def check_subscriber(
     for method in sorted(names - {*events}):
         near = method[:1] != '_' and method.endswith(endings) and difflib.get_close_matches(
             method, events, 1, 0.85)
-        if method.startswith(('before_','after_','cleanup_')) and callable(getattr(sub, method)):
+        if method.startswith(('before_','after_','cleanup_')) and _is_method(sub, method):
             raise ValueError(f'`{name}.{method}`: no such event; '
                              f'did you mean `{nearest_event(method, events)}`?')
         if near: warnings.warn(f'`{name}.{method}` is never called; did you mean `{near[0]}`?')
     mine = names - ({*dir(Subscriber)} - offered)
     for event in sorted(mine & {*events}): _check_method(f'{name}.{event}', getattr(sub, event))
-    for method in sorted(m for m in mine if callable(getattr(sub, m))):
+    for method in sorted(m for m in mine if _is_method(sub, m)):
         if method in ELSEWHERE: raise ValueError(f'`{name}.{method}`: a subscriber has none, it '
             f'is never called; {ELSEWHERE[method]}')
         if EQUIVALENT.get(method) in events: raise ValueError(f'`{name}.{method}`: no such event; '
             f'the event is `{EQUIVALENT[method]}`')
-    foreign = sorted(m for m in mine if FOREIGN.match(m) and callable(getattr(sub, m)))
+    foreign = sorted(m for m in mine if FOREIGN.match(m) and _is_method(sub, m))
     if foreign and not mine & {*events}: raise ValueError(
         f'{name} listens to no event: `{foreign[0]}` is none; '
         f'did you mean `{nearest_event(foreign[0], events)}`?')

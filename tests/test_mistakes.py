@@ -195,7 +195,7 @@ def _(): learner().fit_one_cycle(1, lr_max=0.1)
 @mistake('half an epoch', '0.5', 'whole number', 'StopAfterS')
 def _(): learner().fit(0.5)
 
-@mistake('the number of epochs as a text', "'3'", 'whole number')
+@mistake('the number of epochs as a text', "'3'", 'whole number', 'without quotes')
 def _(): learner().fit('3')
 
 @mistake('fit within a fit', '`fit`', 'rehearse')
@@ -621,6 +621,30 @@ def _(): MetricsS('accuracy')
 
 @mistake('two schedules of the rate', 'lr', 'ScheduleS')
 def _(): learner(subs=[ScheduleS(lr=linear(1., 0.)), ScheduleS(lr=linear(1., 0.))])
+
+
+# a learner used as what it is not
+
+@mistake('a learner that is called', '`predict_items([x])`', 'learn.model(x)')
+def _(): learner()(data()[0])
+
+@mistake('a learner that is indexed', 'learn.model[0]', 'learn.dls.train')
+def _(): learner()[0]
+
+@mistake('a learner that is iterated', 'learn.dls.train')
+def _(): list(learner())
+
+@mistake('predict without an input', 'learn.predict_items([x])')
+def _(): learner().predict()
+
+@mistake('predict with an input', '`predict_items([x])`')
+def _(): learner().predict(data()[0])
+
+@mistake('log without a name', 'learn.log("kl", 0.5)')
+def _(): learner().log(0.5)
+
+@mistake('log with keywords', 'learn.log("kl", 0.5)')
+def _(): learner().log(accuracy=0.5)
 
 
 def told(function):

@@ -96,12 +96,16 @@ def peft_model(
     return module if peft and isinstance(module, peft.PeftModel) else None
 
 def _left_out(model):
-    "Parameters that are trained and are not part of an adapter."
+    "What training changes and is no part of an adapter: parameters, statistics of batch norms."
     from peft import get_peft_model_state_dict
     kept = {value.data_ptr() for name in model.peft_config
             for value in get_peft_model_state_dict(model, adapter_name=name).values()}
-    return [name for name,p in model.named_parameters() if p.requires_grad
-            and p.data_ptr() not in kept and not name.startswith('prompt_encoder.')]
+    changed = {name: p for name,p in model.named_parameters() if p.requires_grad}
+    for name,module in model.named_modules():
+        used = getattr(module, 'track_running_stats', False) and '.original_module' not in name
+        if used: changed.update((f'{name}.{k}', t) for k,t in module.named_buffers(recurse=False))
+    return [name for name,t in changed.items()
+            if t.data_ptr() not in kept and not name.startswith('prompt_encoder.')]
 
 def save_adapters(
     module,      # A `PeftModel`, perhaps compiled or made parallel
@@ -112,8 +116,8 @@ def save_adapters(
     model,folder = peft_model(module),Path(folder)
     if folder.is_file(): raise ValueError(f'{folder} is a file: adapters are saved as a folder')
     if left := _left_out(model): raise ValueError(f"{folder}: PEFT's format holds adapters alone, "
-        f'and {left[0]} is trained, too: name its layer in `modules_to_save`, or save one file, '
-        f'{folder.name}.safetensors')
+        f'and training changes {left[0]}, too: name its layer in `modules_to_save`, or save one '
+        f'file, {folder.name}.safetensors')
     if others and any(config.is_prompt_learning for config in model.peft_config.values()):
         raise ValueError(f'{folder}: PEFT saves prompts of the model itself, not their average; '
                          f'save one file, {folder.name}.safetensors')

@@ -30,7 +30,7 @@ from .project import loop_text, setup_text
 from .resume import BEGUN, SAVED, fingerprint, read_begun
 from .run_folder import load_run, own_images, read_info
 from ..data.images import as_picture
-from ..data.names import html_text
+from ..data.names import html_text, number_text
 from ..dataloaders import DataLoaders, TensorLoader
 from ..device import DeviceS
 from ..learner import Learner
@@ -70,10 +70,10 @@ def curves_svg(
     parts = ['<svg viewBox="0 0 420 250" role="img">',
              f'<title>{html_text(y_label)} by {html_text(x_label)}</title>']
     for y in y_ticks: parts.append(f'<path class="grid" d="M56 {place_y(y):.1f}H406"/>'
-        f'<text x="50" y="{place_y(y)+4:.1f}" text-anchor="end">{y:.4g}</text>')
+        f'<text x="50" y="{place_y(y)+4:.1f}" text-anchor="end">{number_text(y, 4)}</text>')
     for x in x_ticks:
         if left <= x <= right: parts.append(f'<text x="{place_x(x):.1f}" y="218" '
-            f'text-anchor="middle">{10.**x if log else x:.4g}</text>')
+            f'text-anchor="middle">{number_text(10.**x if log else x, 4)}</text>')
     if mark is not None: parts.append(f'<path class="mark" d="M'
         f'{place_x(math.log10(mark) if log else mark):.1f} 20V200"/>')
     for i,pairs in enumerate(curves.values()):
@@ -224,7 +224,7 @@ def number(
 )->str:
     "Four digits of a number, or the text."
     if not isinstance(value, float): return str(value)
-    return f'{value or 0.:.4g}'
+    return number_text(value or 0., 4)
 
 ASIDE = frozenset('fit epoch mode batches lr momentum dampening weight_decay'.split())
 

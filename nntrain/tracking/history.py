@@ -10,6 +10,7 @@ import csv
 import json
 import math
 from collections import Counter
+from functools import partial
 from html import escape
 from itertools import dropwhile, takewhile
 
@@ -17,8 +18,8 @@ import torch
 from fastcore.basics import patch
 
 from ..checkpoint.files import FileReader
-from ..data.names import csv_cell, plot_text, printable
-from ..progress import loss_scale
+from ..data.names import csv_cell, number_text, plot_text, printable
+from ..data.plots import loss_scale, mode_text, whole_epochs
 
 # %% ../../nbs/tracking/01_history.ipynb #ccbdea7d
 def stack_tables(
@@ -249,14 +250,15 @@ def __str__(self:History):
     "The last twelve rows as a table."
     if not self.rows: return repr(self)
     frame,note = _last_rows(self)
-    return frame.to_string(index=False, na_rep='', float_format='{:.4g}'.format) + note
+    text = partial(number_text, digits=4)
+    return frame.to_string(index=False, na_rep='', float_format=text) + note
 
 @patch
 def _repr_html_(self:History):
     "The last twelve rows as HTML; pandas escapes the names."
     if not self.rows: return escape(repr(self))
     frame,note = _last_rows(self)
-    return frame.to_html(index=False, na_rep='', float_format='{:.4g}'.format) + note
+    return frame.to_html(index=False, na_rep='', float_format=partial(number_text, digits=4)) + note
 
 @patch
 def __repr__(self:History):
@@ -268,7 +270,8 @@ def __repr__(self:History):
     text = ', '.join(f'{n:,} {name}{plural*(n != 1)}' for n,name,plural in counts)
     if not self.rows: return f'History({text})'
     last = self.rows[-1]
-    found = ', '.join(f'{name} {last[name]:.4g}' for name in self.metrics() if name in last)
+    found = ', '.join(f'{name} {number_text(last[name], 4)}' for name in self.metrics()
+                      if name in last)
     return printable(f"History({text}; {last['mode']} {found})")
 
 # %% ../../nbs/tracking/01_history.ipynb #1d850653
@@ -287,13 +290,6 @@ def smoothed(
 # %% ../../nbs/tracking/01_history.ipynb #7216b05d
 _TEXTS = dict(loss='loss (mean per sample)', accuracy='accuracy (fraction)', lr='learning rate',
               momentum='momentum (share kept)', epochs='epochs', batches='training batches')
-
-def whole_epochs(
-    ax, # Axes with epochs along x
-):
-    "Ticks at whole numbers alone: there is no epoch 2.5."
-    from matplotlib.ticker import MaxNLocator
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 def _axes(ax, height=3.2):
     if ax is not None: return ax
@@ -317,9 +313,6 @@ def _epochs(history, mode):
         done[key] += 1
         found.append(number[key] + (1 if counts[key] == 1 else done[key]/counts[key]))
     return found
-
-def _label(mode):
-    return plot_text(mode.replace('train', 'training').replace('valid', 'validation'))
 
 def _shown(n, skip_start, skip_end):
     "Which of `n` training batches are drawn: those after the first number, up to the second."
@@ -348,7 +341,7 @@ def plot_loss(self:History,
     for i,mode in enumerate(mode for mode in self.modes if mode != 'train' and self[mode]):
         points = [pair for pair in self[mode,'batches','loss'] if begin < pair[0] <= end]
         ax.plot(*(zip(*points) if points else ([], [])), 'o-', color=f'C{i+1}', markersize=4,
-                label=_label(mode))
+                label=mode_text(mode))
     _mark_fits(self, ax)
     loss_scale(ax, average)
     if skip_start or skip_end: ax.set_xlim(begin, end)
@@ -391,7 +384,7 @@ def plot_metrics(self:History,
     for ax,name in zip(axes, columns):
         for i,mode in enumerate(mode for mode in self.modes if self[mode]):
             ax.plot(_epochs(self, mode), self[mode,name], 'o-', color=f'C{i}', markersize=3,
-                    label=_label(mode))
+                    label=mode_text(mode))
         shown = plot_text(name)
         ax.set(xlabel=_TEXTS['epochs'], ylabel=_TEXTS.get(name, shown), title=shown.capitalize())
         whole_epochs(ax)
@@ -403,8 +396,9 @@ def _differences(histories):
     "The differences in the first batches of some runs, as a text for each."
     first = [{k: v[0].item() for k,v in next(iter(h.tables.values())).items()
               if k not in ('loss','samples')} for h in histories]
-    names = [k for k in first[0] if len({table.get(k) for table in first}) > 1]
-    texts = [', '.join(f'{name} {table.get(name):g}' for name in names) for table in first]
+    shared = [k for k in first[0] if all(k in table for table in first)]
+    names = [k for k in shared if len({table[k] for table in first}) > 1]
+    texts = [', '.join(f'{k} {number_text(table[k])}' for k in names) for table in first]
     return [text or f'run {i+1}' for i,text in enumerate(texts)]
 
 # %% ../../nbs/tracking/01_history.ipynb #fec2a9f1
@@ -423,9 +417,9 @@ def compare(
         for mode in (mode for mode in history.modes if history[mode]):
             style = dict(linestyle='--', alpha=0.6) if mode == 'train' else dict(marker='o')
             ax.plot(_epochs(history, mode), history[mode,column], color=f'C{i}', markersize=3,
-                    label=f'{plot_text(label)}, {_label(mode)}', **style)
+                    label=f'{plot_text(label)}, {mode_text(mode)}', **style)
     shown = plot_text(column)
     ax.set(xlabel=_TEXTS['epochs'], ylabel=_TEXTS.get(column, shown), title=shown.capitalize())
     whole_epochs(ax)
-    ax.legend()
+    ax.legend(fontsize='small')
     return ax

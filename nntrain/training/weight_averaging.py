@@ -13,6 +13,7 @@ from ..pubsub import (DECIDE, PREPARE, CancelBackwardException, CancelLossExcept
                             CancelStepException, CancelTrainException, Subscriber)
 from .curves import planned_steps
 from .hyperparams import check_one_setter
+from .nans import KeptBuffers, non_finite
 
 # %% ../../nbs/training/10_weight_averaging.ipynb #ae57b3b1
 def floats(model, frozen=True):
@@ -181,7 +182,7 @@ class ForwardPassS(Subscriber):
 class FreshNormsS(Subscriber):
     "In a training pass batch norms collect new statistics; not those that somebody has frozen."
     order = DECIDE+1    # they may be frozen in any event before the prediction
-    def before_train(self, learn): self.norms = {}
+    def before_train(self, learn): self.norms,self.kept = {},KeptBuffers(*norms_of(learn.model))
     def before_predict(self, learn):
         if not learn.training: return
         for norm in norms_of(learn.model):
@@ -189,6 +190,11 @@ class FreshNormsS(Subscriber):
             self.norms[norm] = norm.momentum
             norm.reset_running_stats()
             norm.momentum = None    # the plain mean over batches
+        self.kept.keep()
+    def after_predict(self, learn):
+        "A batch with a NaN, which a guard left out of the training, is left out here too."
+        statistics = [t for norm in self.norms for t in (norm.running_mean, norm.running_var)]
+        if learn.training and statistics: self.kept.put_back(non_finite(statistics))
     def cleanup_train(self, learn):
         for norm,momentum in self.norms.items(): norm.momentum = momentum
         self.found = {name: t.detach().clone() for name,t in learn.model.named_buffers()}
@@ -240,6 +246,7 @@ class MeanWeights:
 class SWAS(Subscriber):
     "Average the weights of the last epochs, validate it, and leave it in the model at the end."
     asleep,raw,validated,sets = False,None,None,('average',)
+    buffers = ()   # those of the average that was validated, by name
     def __init__(self,
         start:float=0.75, # Share of the fit after which averaging begins, in `[0, 1)`
     ):
@@ -251,13 +258,13 @@ class SWAS(Subscriber):
     def before_fit(self, learn):
         if self.asleep: return
         self.raw = self.validated = learn.weights_in_use = None
-        self.averaged,self.n_batches = MeanWeights(),0
+        self.averaged,self.n_batches,self.buffers = MeanWeights(),0,()
         self.n_planned = planned_steps(learn, learn.n_epochs)
         self.limited = any(hasattr(s, 'steps_in_fit') for s in learn.subs)
         self.asks = [s.fit_progress for s in learn.subs if hasattr(s, 'fit_progress')]
     def before_train(self, learn):
         if self.asleep: return
-        self.validated = learn.weights_in_use = None
+        self.validated,learn.weights_in_use,self.buffers = None,None,()
         self.share = learn.epoch/learn.n_epochs
         if self.limited and self.n_planned: self.share = learn.n_steps/self.n_planned
         for ask in self.asks: self.share = ask(learn, self.share)
@@ -277,12 +284,17 @@ class SWAS(Subscriber):
         for t in named.values(): t.data = t.data.clone()
         if self.validated is None: self.put(learn)
         else: self.put_validated(learn)   # a second validation set
+        self.note(learn)
+    def note(self, learn):
+        "The average is in the model, as it was validated."
         learn.weights_in_use = self.validated = in_use(learn.model)
+        self.buffers = {name: self.validated[name] for name,_ in learn.model.named_buffers()}
     def named(self, learn):
         "What an average replaces: averaged parameters, and buffers."
         named = {k: p for k,p in learn.model.named_parameters() if k in self.averaged.mean}
         return {**named, **dict(learn.model.named_buffers())}
     def cleanup_validate(self, learn):
+        if self.raw and self.validated is None: self.note(learn)   # a resume in a validation
         named = self.named(learn) if self.raw else {}
         for name,t in (self.raw or {}).items(): named[name].data = t.to(named[name].device)
         self.raw = None
@@ -292,8 +304,12 @@ class SWAS(Subscriber):
     def put(self, learn):
         "Put the average into the model, and let its norms collect their statistics."
         self.averaged.put_into(learn.model)
+        if self.buffers:   # of a run that is resumed after its last validation
+            with torch.no_grad():
+                for name,t in learn.model.named_buffers(): t.copy_(self.buffers[name])
+            return
         self.asleep = True
-        try: renew_norms(learn, self.n_batches)
+        try: renew_norms(learn, self.n_batches or len(learn.dls.train))
         finally: self.asleep = False
     def after_fit(self, learn):
         if self.asleep or 'train' not in dict(learn.passes): return
@@ -306,8 +322,11 @@ class SWAS(Subscriber):
         if not self.asleep: learn.weights_in_use = self.validated = None
     def state_dict(self):
         if not self.averaged: return {}
-        return dict(self.averaged.state_dict(), raw=dict(self.raw or {}))
+        return dict(self.averaged.state_dict(), raw=dict(self.raw or {}), n_batches=self.n_batches,
+                    buffers=dict(self.buffers))
     def load_state_dict(self, state):
         if not (state and self.averaged): return
+        self.n_batches = state.get('n_batches', 0)   # an older nntrain did not keep it
+        self.buffers = {k: t.clone() for k,t in state.get('buffers', {}).items()}
         self.averaged.load_state_dict(state)
         self.raw = {k: t.clone() for k,t in state.get('raw', {}).items()} or None
