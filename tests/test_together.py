@@ -126,12 +126,12 @@ def best_is_validated(average, model, folder):
     assert near(valid_loss(fresh), best)
 
 
-def resumed_is_whole(average, tmp_path):
+def resumed_is_whole(average, *more):
     "A run that stops in a validation pass goes on as if it had not."
     def run(state=None):
         states = []
         shuffled = DataLoader(TensorDataset(*map(torch.cat, zip(*data()))), 8, shuffle=True)   # other batches each time
-        learn = learner(MetricsS(show=False), *AVERAGES[average](), model=mlp(nn.BatchNorm1d(6)), train=shuffled,
+        learn = learner(MetricsS(show=False), *AVERAGES[average](), *(make() for make in more), model=mlp(nn.BatchNorm1d(6)), train=shuffled,
                         valid=DataLoader(TensorDataset(*map(torch.cat, zip(*data(4)))), 8))   # draws a number, too
         learn.on('after_batch', lambda learn: None if learn.rehearsing else states.append(learn.state_dict()), order=30)
         for event in 'after_epoch', 'after_full_epoch':
@@ -141,7 +141,8 @@ def resumed_is_whole(average, tmp_path):
     whole, loss, states = run()
     states.append(states[-1])   # of a complete run
     states[-1]['position'] = {'level': 'epoch', 'epoch': 3}
-    for at in (*range(len(states)-9, len(states)), 2*len(states)//3 - 2, 5):
+    late = len(states)-(9 if average == 'SWA' else 3)   # its statistics come from a pass of their own
+    for at in (*range(late, len(states)), 2*len(states)//3 - 2, 5):
         again, other, _ = run(states[at])
         assert near(whole, again, 0) and (other is None or near(loss, other)), at
 
@@ -191,7 +192,8 @@ for average in AVERAGES:
                 partial(left_is_validated, average, model, reverse))
         if model in ('a perceptron', 'batch norm'): case('weights', f'best of {average}, {model}')(
             lambda tmp_path, a=average, m=model: best_is_validated(a, m, tmp_path))
-    case('weights', f'{average} meets a resume')(lambda tmp_path, a=average: resumed_is_whole(a, tmp_path))
+    case('weights', f'{average} meets a resume')(partial(resumed_is_whole, average))
+    case('weights', f'{average} meets a resume and KeepBest')(partial(resumed_is_whole, average, KeepBestS))
 
 
 @case('weights', 'EMA and SWA are refused together')

@@ -53,7 +53,7 @@ def foreign_optimizers(learn):
 class EMAS(Subscriber):
     "Keep a moving average of the weights, validate it, and leave it in the model at the end."
     ema,raw,n,swapped,stepped,withheld,others = None,None,0,False,False,None,()
-    parameters = frozenset()
+    parameters,validated = frozenset(),False
     sets = ('average',)   # the weights that are validated and left: one subscriber alone
     def __init__(self,
         decay:float=0.998, # Share of the average kept at a step, in `[0, 1)`; memory 1/(1-decay)
@@ -67,7 +67,7 @@ class EMAS(Subscriber):
     def after_create(self, learn): check_one_setter(learn, self)
     def before_fit(self, learn):
         self.ema = self.raw = learn.weights_in_use = None
-        self.n,self.swapped,self.stepped = 0,False,False
+        self.n,self.swapped,self.stepped,self.validated = 0,False,False,False
         self.others = {id(opt) for opt in foreign_optimizers(learn)}
         lazy = any(torch.nn.parameter.is_lazy(p) for p in learn.model.parameters())
         if not lazy: self.start(learn)
@@ -93,7 +93,7 @@ class EMAS(Subscriber):
     def average(self, learn):
         "Move the average towards the weights, unless the device has withheld the step."
         counted = 1 if self.withheld is None else 1-self.withheld
-        self.n,self.stepped = self.n+counted,False
+        self.n,self.stepped,self.validated = self.n+counted,False,False
         decay = self.decay
         if self.warmup and isinstance(self.n, int): decay = min(decay, (1+self.n)/(10+self.n))
         elif self.warmup: decay = ((1+self.n)/(10+self.n)).clamp(max=decay)
@@ -141,9 +141,14 @@ class EMAS(Subscriber):
     def before_validate(self, learn):
         if self.ema is None: return
         self.swap(learn)
-        learn.weights_in_use = in_use(learn.model)
+        learn.weights_in_use,self.validated = in_use(learn.model),True
     def cleanup_validate(self, learn):
         if self.swapped: self.swap(learn)
+    def after_full_epoch(self, learn):
+        "A run that is resumed after a validation knows what was validated."
+        if not self.validated or learn.weights_in_use is not None: return
+        self.before_validate(learn)
+        self.cleanup_validate(learn)
     def after_fit(self, learn):
         if self.keep and not self.swapped and self.ema is not None: self.swap(learn)
     after_cancel_fit = after_fit
@@ -151,10 +156,11 @@ class EMAS(Subscriber):
 
     def state_dict(self):
         return dict(n=int(self.n), swapped=self.swapped, ema=dict(self.ema or {}),
-                    raw=dict(self.raw or {}))
+                    raw=dict(self.raw or {}), validated=self.validated)
     @torch.no_grad()
     def load_state_dict(self, state):
         self.n,self.swapped = state['n'],state['swapped']
+        self.validated = state.get('validated', False)
         for mine,saved in ('ema', state['ema']),('raw', state['raw']):
             if getattr(self, mine) is None:
                 setattr(self, mine, {k: t.clone() for k,t in saved.items()})
@@ -274,7 +280,7 @@ class SWAS(Subscriber):
         self.n_batches = max(self.n_batches, learn.iter+1)
         if self.share < self.start: return
         self.averaged.update_parameters(learn.model)
-        self.validated = None   # a validation in the middle of the pass had the average before
+        self.validated,self.buffers = None,()   # of a validation in mid-pass: the average before
     after_cancel_train = after_train
     def before_validate(self, learn):
         "Put the average into the model, with norms of its own, for the validation."
@@ -289,6 +295,11 @@ class SWAS(Subscriber):
         "The average is in the model, as it was validated."
         learn.weights_in_use = self.validated = in_use(learn.model)
         self.buffers = {name: self.validated[name] for name,_ in learn.model.named_buffers()}
+    def after_full_epoch(self, learn):
+        "A run that is resumed after a validation knows what was validated."
+        if not self.buffers or learn.weights_in_use is not None: return
+        self.before_validate(learn)
+        self.cleanup_validate(learn)
     def named(self, learn):
         "What an average replaces: averaged parameters, and buffers."
         named = {k: p for k,p in learn.model.named_parameters() if k in self.averaged.mean}
