@@ -115,7 +115,8 @@ def cut(
 SIMPLEJPEG = find_spec('simplejpeg') is not None
 MOST = 2**26                         # pixels; PIL warns of larger files, made to fill the memory
 _SIZES = tuple(bytes((255, kind)) for kind in (0xc0, 0xc1, 0xc2))
-_SEGMENTS = {*_SIZES, *(bytes((255, kind)) for kind in (*range(0xe0, 0xf0), 0xc4, 0xdb, 0xdd, 0xfe))}
+_SEGMENTS = *range(0xe0, 0xf0),0xc4,0xdb,0xdd,0xfe
+_SEGMENTS = {*_SIZES, *(bytes((255, kind)) for kind in _SEGMENTS)}
 
 def jpeg_size(
     data, # Bytes of a file
