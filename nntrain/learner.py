@@ -348,8 +348,9 @@ def empty(loader, mode):
 def check_lr(lr):
     scalar = isinstance(lr, torch.Tensor) and lr.ndim == 0
     if isinstance(lr, bool) or not (scalar or isinstance(lr, Real)): raise TypeError(
-        f'`lr` must be a number, got {lr!r}; rates of layer groups are given to `fit(lr=...)` or '
-        'GroupedOptim')
+        f'`lr` must be a number, got {lr!r}; ' + ('take its `valley`'
+        if hasattr(type(lr), 'suggestions') else
+        'rates of layer groups are given to `fit(lr=...)` or GroupedOptim'))
     if not 0 < float(lr) < math.inf: raise ValueError(
         f'`lr` must be above 0 and finite, got {lr}; for SGD try 0.01, for Adam 0.001')
     return lr if isinstance(lr, (int,float,torch.Tensor)) else float(lr)    # NumPy's own kinds
@@ -407,6 +408,10 @@ def check_loader(loader, mode):
 
 def check_fit(learn, epochs, train, valid, lr, resume):
     "The passes of an epoch, (name, loader); raises whatever is known to be wrong before training."
+    check_parts(learn.model, learn.dls, learn.loss_fn, learn.optim_class)   # they may be new
+    check_lr(learn.lr)
+    if isinstance(learn.opt, type): raise TypeError(f'`learn.opt` is the class '
+        f'{learn.opt.__name__}, expected an optimizer: `learn.optim_class = {learn.opt.__name__}`')
     whole = isinstance(epochs, Integral) and not isinstance(epochs, bool)
     if not whole or epochs < 0: raise ValueError(
         f'`epochs` must be a whole number, at least 0, got {in_a_word(epochs)}' + (

@@ -119,6 +119,11 @@ class LRCurve:
 
     def plot(self, ax=None, skip_start=0, skip_end=0):
         return plot_lrs(self, ax, skip_start, skip_end)
+    def __getattr__(self, name):
+        "The suggestions are there by name, as in fastai: `learn.lr_find().valley`."
+        if name in Suggestions.__annotations__: return getattr(self.suggestions, name)
+        raise AttributeError(f'LRCurve has no `{name}`; the rates that it suggests are '
+            f'{", ".join(f"`{one}`" for one in Suggestions.__annotations__)}', name=name, obj=self)
     @property
     def summary(self):
         "The rate that it suggests, `valley`, as text, or that there is none."

@@ -164,6 +164,9 @@ def named_metrics(
     for name,metric in [*((_name_of(m), m) for m in metrics), *named.items()]:
         if isinstance(metric, type): raise TypeError(
             f'MetricsS: {name} is a class, expected an instance: pass {metric.__name__}()')
+        if isinstance(metric, (list,tuple,dict)): raise TypeError(
+            f'MetricsS: got a {type(metric).__name__}, expected metrics one by one: '
+            '`MetricsS(accuracy, f1)`, or `MetricsS(*metrics)`')
         if not (is_metric(metric) or callable(metric)): raise TypeError(
             f'MetricsS: {name} is {metric!r}; expected an object with update, compute and reset, '
             'or a function of predictions and targets')

@@ -177,7 +177,8 @@ def find_preparation(
         if is_image(picture): sides = tuple(stack_column(column, [picture])[0].shape)
         if sides and math.prod(sides) == len(x):  # no guess
             found = Preparation('L' if sides[0] == 1 else 'RGB', tuple(sides[1:]), True)
-    cure = 'give `prepare`, a `Preparation` or a function from a list of items to a tensor'
+    cure = ('give `prepare`, a `Preparation` or a function from a list of items to a tensor, as '
+            '`prepare=torch.stack` for rows of numbers')
     if found is None: raise ValueError(
         f'inputs of shape {tuple(x.shape)} are no pictures that are known: {cure}')
     if x.min() < 0 or x.max() > 1: raise ValueError('inputs are pixels divided by 255 where they '
