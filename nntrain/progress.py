@@ -311,6 +311,9 @@ class ProgressS(Subscriber):
         wanted = self.plot and kind == 'notebook'
         self.curve = LossCurve(beside=names) if wanted else None
         self.due = monotonic() + self.seconds if self.screen.live else math.inf
+        own = type(self).after_batch is not ProgressS.after_batch
+        if not (self.screen.live or wanted or own): self.after_batch = None    # is not called
+        learn.refresh_plans()
     def before_full_epoch(self, learn): self.rows,self.epoch_began = [],monotonic()
     def before_epoch(self, learn):
         goes_on = learn.training and 'train' in learn.open_phases   # after a validation inside it
@@ -330,6 +333,7 @@ class ProgressS(Subscriber):
     def cleanup_full_epoch(self, learn): self.show_row(learn)  # a last pass was not completed
     def cleanup_fit(self, learn):
         screen,self.screen,self.due = self.screen,None,math.inf
+        vars(self).pop('after_batch', None)
         if screen is not None: screen.close(self.curve)
     def show_row(self, learn):
         "Show the row of the epoch, unless it was shown, or no pass of it is over."
