@@ -5,8 +5,10 @@
 import itertools
 import math
 import warnings
+from collections import defaultdict, deque
 from copy import deepcopy
 from functools import partial
+from threading import Lock
 
 import pytest
 import torch
@@ -405,6 +407,123 @@ for name, kwargs in {'a turn of the discriminator': {}, 'one of two turns': dict
     case('withheld', f'a NaN in a GAN meets {name}')(partial(gan_both_ways, **kwargs))
 
 
+# 1, 7: a fit that is ended after an epoch: the last epoch may be the best
+
+def best_of_limited(average, folder):
+    "Limits in steps that end in mid-pass, with checkpoints in the pass or not."
+    flipped = [(x, 1-y) for x, y in data(4)]   # the first epoch is the best
+    for valid, n_steps, every, lr in (None, 19, {}, 0.05), (None, 19, dict(every_steps=1), 0.05), (None, 3, dict(every_steps=3, keep=1), 0.05), (
+            flipped, 21, {}, 0.5):
+        def make(): return learner(StopAfterS(n_steps=n_steps), MetricsS(show=False), RecorderS(), *AVERAGES[average](),
+                                   KeepBestS('train loss'), model=mlp(nn.BatchNorm1d(6)), lr=lr, valid=valid)
+        path = folder/f'{n_steps} {len(every)} {lr}'
+        (learn := make()).fit(9, subs=CheckpointS(path, best='loss', **every))
+        best = min(rows := valid_rows(learn))
+        assert learn.n_steps == n_steps and (best == rows[0 if valid else -1]), rows
+        (fresh := make()).load_state_dict(resume(path, best=True))
+        assert near(valid_loss(fresh), best), rows
+        again = make()
+        again.fit(9, subs=CheckpointS(path, best='loss', **every), resume=True)   # it is complete
+        assert near(dict(again.model.state_dict()), dict(learn.model.state_dict()), 0)
+
+
+for average in AVERAGES:
+    case('limits', f'the best checkpoint of {average}')(lambda tmp_path, a=average: best_of_limited(a, tmp_path))
+
+
+@case('limits', 'who decides by the training waits through an evaluation')
+def _():
+    for make in KeepBestS, EarlyStoppingS, ReduceLROnPlateauS:
+        learn = learner(MetricsS(show=False), make('train loss'))
+        learn.fit(2)
+        before = vars(learn.subs[1]).copy()
+        learn.fit(1, train=False)
+        assert learn.row['loss'] > 0 and learn.subs[1].best == before['best'] and learn.subs[1].best_epoch == before['best_epoch']
+
+
+def swa_by_hand(*more):
+    "SWA under accumulation and clipping, against torch's own average."
+    torch.manual_seed(8)
+    model = mlp(nn.BatchNorm1d(6))
+    by_hand = deepcopy(model)
+    learn = learner(MetricsS(show=False), SWAS(0.5), GradientAccumulationS(3), GradientClipS(0.5), *more, model=model)
+    learn.fit(4)
+    opt, average = torch.optim.SGD(by_hand.parameters(), 0.1), torch.optim.swa_utils.AveragedModel(by_hand)
+    for epoch in range(4):
+        by_hand.train()
+        for start in range(0, 8, 3):
+            group = data()[start:start+3]
+            for x, y in group: (F.cross_entropy(by_hand(x), y)*len(y)/sum(len(y) for _, y in group)).backward()
+            nn.utils.clip_grad_norm_(by_hand.parameters(), 0.5)
+            opt.step()
+            opt.zero_grad()
+        if epoch > 1: average.update_parameters(by_hand)
+    torch.optim.swa_utils.update_bn([x for x, _ in data()], average)
+    assert near(dict(model.state_dict()), dict(average.module.state_dict()), 1e-4)
+
+
+case('weights', 'SWA meets accumulation and clipping, by hand')(swa_by_hand)
+case('weights', 'SWA meets accumulation, clipping and validations in the pass, by hand')(lambda: swa_by_hand(ValidateS(2)))
+
+
+@case('weights', 'EMA meets a layer that is unfrozen, by hand and resumed at each batch')
+def _():
+    def run(state=None):
+        torch.manual_seed(9)
+        states, model = [], mlp()
+        learn = learner(MetricsS(show=False), EMAS(0.5), FreezeS({0: -1, 1: 0}), model=model, optim=GroupedOptim(torch.optim.Adam, model, ['0', '2']))
+        learn.on('after_batch', lambda learn: states.append(learn.state_dict()) if learn.training else None, order=30)
+        learn.fit(2, resume=state)
+        return weights(learn), states
+    whole, states = run()
+    for state in states[::3]: assert torch.equal(whole, run(state)[0])
+    torch.manual_seed(9)
+    model, n = mlp(), 0
+    opt, average = torch.optim.Adam(model.parameters(), 0.1), [p.detach().clone() for p in model.parameters()]
+    for epoch in range(2):
+        model[0].requires_grad_(epoch > 0)
+        for x, y in data():
+            opt.zero_grad()
+            F.cross_entropy(model(x), y).backward()
+            opt.step()
+            n += 1
+            for mean, p in zip(average, model.parameters()): mean.lerp_(p.detach(), 1 - min(0.5, (1+n)/(10+n)))
+    assert near(whole, torch.cat([t.flatten() for t in average]), 1e-4)
+
+
+@case('weights', 'several validation sets: one keeps, another ends')
+def _():
+    for average in AVERAGES:
+        learn = learner(MetricsS(show=False), RecorderS(), *AVERAGES[average](), KeepBestS('valid b loss'), EarlyStoppingS('valid a loss', patience=1),
+                        model=mlp(nn.BatchNorm1d(6)), lr=0.5, valid=dict(a=data(4), b=[(x, 1-y) for x, y in data(4)]))
+        learn.fit(7)
+        a, b = ([row['loss'] for row in learn.history.rows if row['mode'] == f'valid {name}'] for name in 'ab')
+        assert near(learn.validate('valid b')['loss'], min(b))
+        assert len(a) == next((i+1 for i in range(1, len(a)) if a[i] >= min(a[:i])), 7)
+
+
+# 3: a schedule, withheld steps and a resume at each batch
+
+def scheduled_and_resumed(on_device, *subs):
+    def run(state=None):
+        states, recorder = [], RecorderS()
+        learn = learner(MetricsS(show=False), recorder, ScheduleS(lr=one_cycle(0.5), momentum=linear(0.9, 0.5)), StopOnNaNS('skip', on_device=on_device),
+                        *(sub(on_device) for sub in subs), model=mlp(nn.BatchNorm1d(6)), train=data(bad=(3,)), optim=partial(torch.optim.SGD, momentum=0.9))
+        learn.on('after_batch', lambda learn: states.append(learn.state_dict()) if learn.training else None, order=30)
+        learn.fit(2, resume=state)
+        rates = [rate for (_, _, mode), table in recorder.history.tables.items() if mode == 'train' for rate in table['lr'].tolist()]
+        return [dict(learn.model.state_dict()), learn.row['loss'], learn.n_steps, learn.train_iter, learn.n_samples, learn.counts['withheld']], rates, states
+    whole, rates, states = run()
+    for state in states[::2]:   # the bad batch is the fourth
+        again, later, _ = run(state)
+        assert near(whole, again, 0) and later == rates[len(rates)-len(later):]
+
+
+for on_device in False, True:
+    for name, subs in {'no other': (), 'accumulation': (grouped,)}.items():
+        case('withheld', f'a NaN, a schedule and a resume meet {name}, {"device" if on_device else "host"}')(partial(scheduled_and_resumed, on_device, *subs))
+
+
 # 4: several optimizers, closures
 
 REFUSED = {
@@ -702,6 +821,174 @@ for cls in Learner, SAMLearner, DistillationLearner, SAMDistillation:
     for name, subs in {'a fit': lambda: [], 'metrics': lambda: [MetricsS(accuracy, show=False)],
                        'a guard': lambda: [StopOnNaNS('skip', on_device=True)]}.items():
         case('gradients', f'norms of a {cls.__name__} meet {name}')(partial(statistics_once, cls, subs))
+
+
+def distilled_by_hand():
+    "SAM, distillation and accumulation in one loop by hand."
+    torch.manual_seed(7)
+    teacher, model = mlp(), mlp()
+    by_hand = deepcopy(model)
+    learn = learner(GradientAccumulationS(3), model=model, cls=SAMDistillation, teacher=teacher, rho=0.1)
+    learn.fit(2)
+    params, opt = [*by_hand.parameters()], torch.optim.SGD(by_hand.parameters(), 0.1)
+    def gradient(x, y):
+        preds = by_hand(x)
+        with torch.no_grad(): soft = (teacher(x)/2).softmax(1)
+        taught = 4*F.kl_div((preds/2).log_softmax(1), soft, reduction='batchmean')
+        return torch.autograd.grad((F.cross_entropy(preds, y) + taught)/2*len(y), params)
+    for start in (*range(0, 8, 3),)*2:
+        group = data()[start:start+3]
+        for x, y in group:
+            first = gradient(x, y)
+            climb = [g*0.1/(torch.stack([g.norm() for g in first]).norm() + 1e-12) for g in first]
+            with torch.no_grad(): torch._foreach_add_(params, climb)
+            second = gradient(x, y)
+            with torch.no_grad(): torch._foreach_sub_(params, climb)
+            for p, g in zip(params, second): p.grad = g if p.grad is None else p.grad + g
+        for p in params: p.grad /= sum(len(y) for _, y in group)
+        opt.step()
+        opt.zero_grad()
+    assert near(weights(learn), torch.cat([p.detach().flatten() for p in params]), 1e-4)
+
+
+case('gradients', 'SAM, distillation and accumulation, by hand')(distilled_by_hand)
+
+
+class FixedMixUp(MixUpS):
+    def draw(self): return 0.7
+
+
+@case('gradients', 'SAM, MixUp and batch norm, by hand')
+def _():
+    torch.manual_seed(4)
+    model, partners = mlp(nn.BatchNorm1d(6)), []
+    by_hand = deepcopy(model).train()
+    learn = learner(mix := FixedMixUp(), model=model, cls=SAMLearner, rho=0.1)
+    learn.on('after_batch', lambda learn: partners.append(mix.partner) if learn.training else None)
+    learn.fit(1)
+    params, opt = [*by_hand.parameters()], torch.optim.SGD(by_hand.parameters(), 0.1)
+    for (x, y), partner in zip(data(), partners):
+        def gradient():
+            preds = by_hand(torch.lerp(x[partner], x, 0.7))
+            return torch.autograd.grad(0.7*F.cross_entropy(preds, y) + 0.3*F.cross_entropy(preds, y[partner]), params)
+        first = gradient()
+        kept = {k: t.clone() for k, t in by_hand.state_dict().items()}
+        with torch.no_grad(): torch._foreach_add_(params, [g*0.1/(torch.stack([g.norm() for g in first]).norm() + 1e-12) for g in first])
+        second = gradient()
+        by_hand.load_state_dict(kept)
+        for p, g in zip(params, second): p.grad = g
+        opt.step()
+    assert near(dict(model.state_dict()), dict(by_hand.state_dict()), 1e-4)
+
+
+# 10: what the user had frozen, in an adapter, stays so
+
+class Adapter(nn.Module):
+    def __init__(self, base):
+        super().__init__()
+        self.base, self.down, self.up = base.requires_grad_(False), nn.Linear(4, 2, bias=False), nn.Linear(2, 6, bias=False)
+    def forward(self, x): return self.base(x) + self.up(self.down(x))
+
+
+@case('freezing', 'fine_tune meets adapters')
+def _():
+    for subs in [], [EMAS(0.5)], [SWAS(0.3)], [GradientAccumulationS(2), KeepBestS()]:
+        model, modes = nn.Sequential(Adapter(nn.Linear(4, 6)), nn.BatchNorm1d(6), nn.Linear(6, 2)), []
+        base, needs = [p.detach().clone() for p in model[0].base.parameters()], lambda: [p.requires_grad for p in model.parameters()]
+        before = needs()
+        learn = learner(MetricsS(show=False), *subs, model=model, optim=GroupedOptim(torch.optim.Adam, model, ['0', '1', '2']))
+        learn.on('before_train', lambda learn: modes.append(needs()))
+        learn.fine_tune(2, 1e-2)
+        assert all(map(torch.equal, base, model[0].base.parameters())) and needs() == before
+        assert modes[0][:4] == [False]*4 and modes[-1] == before == [False]*2 + [True]*6
+        learn.freeze_to(-1)
+        learn.unfreeze()
+        assert needs() == before
+
+
+# 6, 7, 11: looks in the middle of a fit, and predictions that are dicts
+
+def looks_leave_no_trace(event, cls):
+    found = []
+    for look in False, True:
+        torch.manual_seed(1)
+        learn = learner(MetricsS(show=False), RecorderS(), EMAS(0.5), StopOnNaNS('skip', on_device=True), GradientAccumulationS(2),
+                        model=mlp(nn.BatchNorm1d(6), nn.Dropout(0.3)), cls=cls, train=data(bad=(3,)))
+        def use(learn):
+            if not learn.rehearsing and learn.training: learn.validate(), learn.get_preds()
+        if look: learn.on(event, use, order=5)
+        learn.fit(2)
+        rows = [{k: v for k, v in row.items() if isinstance(v, (int, float))} for row in learn.history.rows]
+        found.append([dict(learn.model.state_dict()), rows, learn.n_steps, learn.train_iter])
+    assert near(*found, 0)
+
+
+for event, cls in {'after_predict': SAMLearner, 'after_backward': Learner, 'before_step': SAMLearner, 'after_train': Learner}.items():
+    case('looks', f'validate and get_preds in {event} of a {cls.__name__}')(partial(looks_leave_no_trace, event, cls))
+
+
+class KindAndSize(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.kind, self.size = nn.Linear(4, 2), nn.Linear(4, 1)
+    def forward(self, x): return dict(kind=self.kind(x), size=self.size(x)[:, 0])
+
+
+def right_kinds(preds, targets): return (preds['kind'].argmax(1) == targets).float().mean()
+def both_losses(preds, targets): return F.cross_entropy(preds['kind'], targets) + F.mse_loss(preds['size'], targets.float())
+
+
+@case('looks', 'dicts as predictions meet metrics and validations in the pass')
+def _():
+    for subs in [], [EMAS(0.5)], [SWAS(0.1)], [GradientAccumulationS(2)]:
+        learn, seen = learner(MetricsS(right_kinds, show=False), RecorderS(), ValidateS(3), *subs, model=KindAndSize(), loss=both_losses), []
+        def by_hand(learn):
+            if learn.training or learn.iter+1 < learn.n_iter: return
+            x, y = map(torch.cat, zip(*data(4)))
+            preds = learn.model(x)
+            seen.append([both_losses(preds, y).item(), right_kinds(preds, y).item()])
+        learn.on('after_batch', by_hand)
+        learn.fit(2)
+        rows = [[row['loss'], row['right_kinds']] for row in learn.history.rows if row['mode'] == 'valid']
+        assert near(rows, seen) and len(rows) >= 4, (rows, seen)
+
+
+class Odd(Subscriber):
+    "Has what cannot be copied, what grows, itself, and a property that is not ready."
+    def __init__(self):
+        self.queue, self.parts, self.me, self.lines = deque([1]), defaultdict(list), self, (i for i in range(9))
+        self.lock, self.total = Lock(), torch.zeros(2)
+    def after_batch(self, learn):
+        self.queue.append(learn.iter)
+        self.parts['a'].append(1)
+        self.total += 1
+        self.new = 1
+    @property
+    def table(self): raise RuntimeError('not ready')
+
+
+class OddEnd(Subscriber):
+    def cleanup_batch(self, learn): raise KeyError('odd')
+
+
+class LeavesS(Subscriber):
+    def after_batch(self, learn): learn.unsubscribe(self)
+
+
+@case('looks', 'rehearsals meet odd subscribers')
+def _():
+    learn = learner(odd := Odd(), MetricsS(show=False), RecorderS(), EMAS(0.5), model=mlp(nn.BatchNorm1d(6)))
+    seen = lambda: [list(odd.queue), dict(odd.parts), odd.total.clone(), dict(learn.model.state_dict()), sorted(vars(odd)), sorted(learn.muted)]
+    for extra in None, OddEnd(), LeavesS():
+        before = deepcopy(seen())
+        if extra: learn.subscribe(extra)
+        try:
+            with learn.rehearse(): learn.fit(1)
+        except KeyError: assert isinstance(extra, OddEnd)
+        assert near(before, seen(), 0) and (extra is None or extra in learn.subs)
+        if extra: learn.unsubscribe(extra)
+    learn.fit(1)
+    assert learn.history.rows and len(odd.queue) == 1+12
 
 
 # 2: a range test that somebody else ends
