@@ -431,6 +431,21 @@ for average in AVERAGES:
     case('limits', f'the best checkpoint of {average}')(lambda tmp_path, a=average: best_of_limited(a, tmp_path))
 
 
+@case('limits', 'the best checkpoint, of the epoch that reached a goal, with one at each step')
+def _(tmp_path):
+    for every in {}, dict(every_steps=1), dict(every_steps=1, keep=1, background=False):
+        def make(goal): return learner(MetricsS(show=False), RecorderS(), EMAS(0.5), EarlyStoppingS(goal=goal, patience=9), lr=0.2)
+        torch.manual_seed(0)
+        (learn := make(1e-9)).fit(4)
+        goal = sorted(valid_rows(learn))[1]   # it falls: the third epoch
+        path = tmp_path/f'{len(every)}'
+        torch.manual_seed(0)
+        (learn := make(goal+1e-6)).fit(9, subs=CheckpointS(path, best='loss', **every))
+        torch.manual_seed(0)
+        (fresh := make(1e-9)).load_state_dict(resume(path, best=True))
+        assert learn.epoch == 2 and near(valid_loss(fresh), valid_rows(learn)[-1])
+
+
 @case('limits', 'who decides by the training waits through an evaluation')
 def _():
     for make in KeepBestS, EarlyStoppingS, ReduceLROnPlateauS:
