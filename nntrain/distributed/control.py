@@ -8,6 +8,8 @@ __all__ = ['on_every_rank', 'Ranks', 'Control', 'rank_state', 'added', 'resume_r
 # %% ../../nbs/distributed/04_control.ipynb #752d6554
 import time
 import warnings
+from itertools import zip_longest
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import torch
 from ..metrics import parts_of
@@ -42,7 +44,9 @@ class Ranks:
     def __init__(self,
         place:Place=Place(),  # Which of the processes this one is
         weights='samples',    # What the loss is a mean of, as for `DistributedS`
-    ): self.place,self.weights,self.measured,self.now = place,weights,{},time.monotonic()
+    ):
+        self.place,self.weights,self.now = place,weights,time.monotonic()
+        self.measured,self.met = WeakKeyDictionary(),WeakValueDictionary()
 
     @property
     def rank(self): return self.place.rank
@@ -51,7 +55,21 @@ class Ranks:
     def told(self, value): return told(value)        # the value of rank 0
     def gathered(self, value): return gathered(value)  # the values of all ranks, a list
     def summed(self, tensor): return summed(tensor)  # the sum over all ranks, in place
+    def in_turn(self, batches):
+        "The items of lists, one for each batch of a pass, of all ranks in the order of the data."
+        rounds = zip_longest(*gathered(batches), fillvalue=())
+        return [item for round in rounds for batch in round for item in batch]
 
+    def meet(self, subs):
+        "Call `on_ranks` of the subscribers that were not there before."
+        for sub in subs:
+            if self.met.get(id(sub)) is sub: continue
+            self.met[id(sub)] = sub
+            sub.on_ranks(self)
+    def measuring(self, learn):
+        "The columns of the subscribers that measure the pass that ends."
+        return [columns for sub,columns in self.measured.items()
+                if sub in learn.subs and not learn.is_muted(sub)]
     def add_up(self, sub, columns):
         "Make `columns` of `sub`, name -> metric, hold the sums of all ranks at the end of a pass."
         self.measured[sub] = columns
@@ -78,7 +96,8 @@ class Ranks:
 
     def close(self):
         "The fit is over: from here on this is a single process."
-        self.place,self.strategy,self.total,self.measured = Place(),None,None,{}
+        self.place,self.strategy,self.total = Place(),None,None
+        self.measured.clear()
 
 # %% ../../nbs/distributed/04_control.ipynb #7dcad52d
 class Control:
@@ -132,6 +151,7 @@ def added(
 
 def _added_column(columns):
     "Add what is total and count, or holds such sums by name; join lists; else take the first."
+    if not isinstance(columns[0], dict): return columns[0]
     if {*columns[0]} == {'total','count'}:
         return {k: sum(c[k] for c in columns) for k in columns[0]}
     if all(isinstance(v, list) for v in columns[0].values()): return {
@@ -146,6 +166,7 @@ def adapt_state(learn, state, saved, world, place):
     ranks = saved['ranks'] if saved else []
     for name in ranks[0]['subs'] if ranks else ():
         sums = [rank['subs'][name] for rank in ranks]
+        if not all(isinstance(v, dict) for v in sums[0].values()): continue   # no columns
         state['subs'][name] = {} if place.rank else added(sums)
     for name in ranks[0]['gradients'] if ranks else ():
         state['gradients'][name] = sum(rank['gradients'][name] for rank in ranks)/world

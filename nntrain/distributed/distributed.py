@@ -17,21 +17,23 @@ from fastcore.basics import patch
 from .control import (
     Control, Ranks, on_every_rank, rank_state, resume_ranks, sum_column)
 from ..data.loaders import mixed_seed
+from ..learner import wants_closure
 from ..pubsub import DECIDE, GROUP, MEASURE, PREPARE, SHOW, Subscriber
 from .comm import launch  # noqa: it is looked for here
 from .comm import gathered, my_place, start_ranks, summed, told
 from .shards import sharded
 from ..state import get_generators, loaders_of, set_generators
 from .strategies import STRATEGIES, check_alike
+from ..training.gradients import own_backward
 from torch import nn
 
 # %% ../../nbs/distributed/05_distributed.ipynb #4bdb6561
 class RankLoss:
-    "The loss of all ranks for the batch and the running pass, and the weight of a rank's loss."
-    pair = None      # of this batch: sum of losses, what they are a mean of; over all ranks
+    "The loss of all ranks for the batch, and the weight of a rank's loss."
+    found = None     # of this batch: sum of losses, what they are a mean of; over all ranks
     def __init__(self,
         weights='samples', # What the loss is a mean of; 'sum': it is none; or fn(learn)->count
-    ): self.weights,self.sums = weights,torch.zeros(0)
+    ): self.weights = weights
 
     def count(self, learn):
         "The number of items in the mean of this rank's loss."
@@ -41,16 +43,17 @@ class RankLoss:
     def weigh(self, learn, n):
         "Put the loss of all ranks into `learn.loss`; returns this rank's weight times the ranks."
         loss = learn.loss.detach()
-        pair = torch.stack([loss.reshape(()).double()*n, torch.as_tensor(n).to(loss).double()])
-        self.pair = summed(pair)
-        self.sums = self.pair + self.sums if len(self.sums) else self.pair
-        mean = self.pair[0] if self.weights == 'sum' else self.pair[0]/self.pair[1]
+        total,count = loss.reshape(()).double()*n,torch.as_tensor(n).to(loss).double()
+        self.found = summed(torch.stack([total, count, torch.zeros_like(total)]))
+        mean = self.found[0] if self.weights == 'sum' else self.found[0]/self.found[1]
         learn.loss = mean.to(loss.dtype).reshape(loss.shape)
-        return n if self.weights == 'sum' else n/self.pair[1]
+        return n if self.weights == 'sum' else n/self.found[1]
 
-    def mean(self): return (self.sums[0]/self.sums[1]).item()   # of the pass
-    def state_dict(self): return dict(sums=self.sums)
-    def load_state_dict(self, state): self.sums = state['sums']
+    def all_stop(self, learn):
+        "Whether all ranks exchange no loss now: one that goes on exchanges that of a batch."
+        device = next(learn.model.parameters()).device if self.found is None else self.found.device
+        here = torch.tensor([0., 0., 1.], dtype=torch.float64, device=device)
+        return summed(here)[2].item() == my_place().world
 
 # %% ../../nbs/distributed/05_distributed.ipynb #3971bca7
 @torch.no_grad()
@@ -93,10 +96,14 @@ class _Ear(Subscriber):
         self.order = order
         for event,fn in events.items(): setattr(self, event, partial(fn))
 
+KNOWN = ('decide on what all ranks know, such as `learn.row`, or `learn.loss` from '
+         '`before_backward` on')
+
 # %% ../../nbs/distributed/05_distributed.ipynb #2a40deef
 class DistributedS(Subscriber):
     "Train with several processes like one process with all their samples in its batch."
     order,run_after = PREPARE,'DeviceS'
+    called_last = ('before_backward',)   # the share is one of all that others add to `loss_grad`
     def __init__(self,
         strategy:str='ddp',  # 'ddp': whole models; 'fsdp': a share of the weights on each rank
         timeout:float=600.,  # Seconds after which waiting for another rank is an error
@@ -108,7 +115,7 @@ class DistributedS(Subscriber):
         self.how,self.timeout,self.weights,self.options = strategy,timeout,weights,options
         self.place,self.strategy,self.depth,self.ears = my_place(),None,0,()
         self.padded = self.fresh = self.unsynced = False
-        self._learn,self.last = (lambda: None),None
+        self._learn,self.last,self.alone,self.open = (lambda: None),None,0,()
 
     def after_create(self, learn):
         self.place = start_ranks(self.timeout)
@@ -117,70 +124,89 @@ class DistributedS(Subscriber):
 
     def before_fit(self, learn):
         self.depth += 1
+        if self.is_alone(learn): return self.take_whole(learn)
+        if self.depth > 1 and self.world > 1: self.ranks.meet(learn.subs)
         if self.depth > 1: return    # a fit inside a rehearsal
         self.place,self._learn,self.raw = start_ranks(self.timeout),weakref.ref(learn),learn.model
         self.padded = self.unsynced = False
-        self.last = None
+        self.last,self.open = None,()
         self.ranks,self.loss = Ranks(self.place, self.weights),RankLoss(self.weights)
         self.control = Control(self.place, self.answer)
         loaders = loaders_of(learn.dls)
         learn.passes = [(name, loaders[name]) for name,_ in learn.passes]
         resume_ranks(learn, learn.name_of(self), self.place)
-        if self.place.world > 1: self.begin(learn, loaders)
+        if self.world == 1: return
+        self.begin(learn, loaders)
         learn.subscribe(*self.make_ears())
 
     def before_epoch(self, learn):
-        if self.place.world == 1: return
-        self.loss.sums = torch.zeros(0)
+        if self.world > 1: self.ranks.meet(learn.subs)
     def before_train(self, learn):
-        if self.place.world == 1: return
-        self.fresh = True
+        if self.world == 1: return
+        self.fresh,self.open = True,(*self.open, learn.training)
         same_generators(loaders_of(learn.dls).values())
-        if self.trained != [p.requires_grad for p in learn.model.parameters()]: self.wrap(learn)
+        self.parameters = [*learn.model.parameters()]
+        self.follow(learn)
     before_validate = before_train
 
     def before_batch(self, learn):
-        if self.place.world == 1: return
+        if self.world == 1: return
+        self.loss.found = None
         self.pad(learn, getattr(learn.dl, 'padded', False))
         self.ranks.read_clock()
         if self.fresh: part_generators(self.place.rank)
         self.fresh = False
 
     def before_predict(self, learn):
-        if self.strategy and learn.training: learn.model = self.strategy.replaces
+        if not self.strategy or not learn.training: return
+        self.follow(learn)
+        if self.settled: learn.model = self.strategy.replaces
     def cleanup_predict(self, learn):
         if self.strategy: learn.model = self.raw
 
-    def before_backward(self, learn):
-        if self.place.world == 1: return
-        share = self.loss.weigh(learn, self.count(learn))*self.place.world
-        if isinstance(share, torch.Tensor): share = share.to(learn.loss_grad.dtype)
-        learn.loss_grad,self.ranks.total = learn.loss_grad*share,self.loss.pair[1]
+    def before_backward(self, learn):   # after all that others add to `loss_grad`
+        if self.strategy and self.share is not None: learn.loss_grad = learn.loss_grad*self.share
     def after_backward(self, learn):   # a batch that is cancelled before has exchanged nothing
-        if self.strategy: self.unsynced = not self.strategy.require_backward_grad_sync
+        if not self.strategy: return
+        self.unsynced = not (self.settled and self.strategy.require_backward_grad_sync)
 
     def after_batch(self, learn):
-        if self.place.world == 1: return
+        if self.world == 1: return
         if not learn.training: return self.loss.weigh(learn, self.count(learn))
         self.last = 0 if self.padded else learn.batch_size,learn.batch_size
-        learn.n_samples += learn.batch_size*(self.place.world-1)
+        learn.n_samples += learn.batch_size*(self.world-1)
         average_buffers(self.raw, self.count(learn))
+    def after_cancel_batch(self, learn):
+        if self.world > 1 and self.loss.found is None and not self.loss.all_stop(learn):
+            raise RuntimeError(f'rank {self.place.rank} has cancelled a batch, and another goes '
+                               f'on: {KNOWN}')
     def cleanup_batch(self, learn): self.pad(learn, False)
 
     def after_train(self, learn):
-        if self.place.world == 1 or self.last is None: return
-        learn.n_samples += sum(n for n,_ in gathered(self.last)) - self.last[1]*self.place.world
+        self.leave_pass(learn)
+        if self.world == 1 or self.last is None: return
+        found = gathered([*self.last, learn.n_steps])
+        learn.n_samples += sum(n for n,*_ in found) - self.last[1]*self.world
+        if len({n for *_,n in found}) > 1: raise RuntimeError('the ranks have made '
+            f'{[n for *_,n in found]} steps: something cancels them on one rank alone; {KNOWN}')
     after_cancel_train = after_train
+    def leave_pass(self, learn):
+        "Raise if another rank goes on with the pass: it would wait for this one."
+        if self.world == 1 or self.open[-1:] != (learn.training,): return
+        self.open = self.open[:-1]
+        if learn.error is None and not self.loss.all_stop(learn): raise RuntimeError(
+            f'rank {self.place.rank} has ended a pass after {learn.n_done} batches, and another '
+            f'goes on: {KNOWN}')
+    after_validate = after_cancel_validate = cleanup_train = cleanup_validate = leave_pass
 
     def after_epoch(self, learn):
-        if self.place.world == 1: return
-        for columns in self.ranks.measured.values():
+        for columns in self.ranks.measuring(learn) if self.world > 1 else ():
             for name,column in columns.items(): sum_column(name, column)
-        if not self.ranks.measured and len(self.loss.sums): learn.row['loss'] = self.loss.mean()
 
     def cleanup_fit(self, learn):
         self.depth -= 1
-        if self.depth: return
+        alone,self.alone = self.alone,self.alone*(self.alone <= self.depth)
+        if self.depth or alone: return
         if self.strategy: self.strategy.close(learn)
         self.ranks.close()
         learn.unsubscribe(*(ear for ear in self.ears if ear in learn.subs))
@@ -223,20 +249,60 @@ def begin(self:DistributedS,
     check_alone(learn)
     for loader in loaders.values():
         if hasattr(loader, 'seed'): loader.seed = told(loader.seed)
+    self.parameters = [*learn.model.parameters()]
     self.wrap(learn)
-    for sub in learn.subs: sub.on_ranks(self.ranks)
+    self.ranks.meet(learn.subs)
     self.loss.weights = self.ranks.weights
     self.ranks.read_clock()
 
 @patch
 def wrap(self:DistributedS,
+    learn,    # The `Learner`
+    **options # For the strategy, beside those of this subscriber
+):
+    "Give the model to a new strategy; the first step shows which parameters are used."
+    self.trained,self.unused = [p.requires_grad for p in self.parameters],False
+    waits = self.strategy and not self.strategy.require_backward_grad_sync   # in mid-group
+    if self.strategy: self.strategy.close(learn)
+    self.strategy = STRATEGIES[self.how](learn, **{**options, **self.options})
+    self.strategy.require_backward_grad_sync = not waits
+    self.ranks.strategy,self.raw = self.strategy,learn.model
+    self.settled = bool(options) or not self.strategy.looks or own_backward(learn)
+
+@patch
+def follow(self:DistributedS,
     learn, # The `Learner`
 ):
-    "Give the model to a new strategy; again when other parameters are trained than before."
-    self.trained = [p.requires_grad for p in learn.model.parameters()]
-    if self.strategy: self.strategy.close(learn)
-    self.strategy = self.ranks.strategy = STRATEGIES[self.how](learn, **self.options)
-    self.raw = learn.model
+    "A new strategy, where other parameters are trained or used than was known."
+    if self.trained != [p.requires_grad for p in self.parameters]: self.wrap(learn)
+    elif self.unused: self.wrap(learn, find_unused_parameters=True)
+
+@patch(as_prop=True)
+def world(self:DistributedS):
+    "How many processes take part in the running fit."
+    return 1 if self.alone else self.place.world
+
+@patch
+def is_alone(self:DistributedS,
+    learn, # A `Learner` whose fit begins
+)->bool:
+    "Whether this fit needs no other rank: it predicts all rows here, or rank 0 alone calls it."
+    if self.world == 1: return bool(self.alone)
+    callers = [s for s in learn.callers() if s is not self and not on_every_rank(s)]
+    if callers and 'train' in dict(learn.passes): raise RuntimeError(
+        f'a fit that trains needs all ranks, and rank 0 alone calls {learn.name_of(callers[0])}: '
+        'give that subscriber `every_rank = True`')
+    return bool(callers) or getattr(learn.dls, 'undivided', False)
+
+@patch
+def take_whole(self:DistributedS,
+    learn, # A `Learner` whose fit this rank makes alone
+):
+    "Read all rows, not the part of this rank."
+    self.alone = self.alone or self.depth
+    learn.passes = [(name, getattr(loader, 'whole', loader)) for name,loader in learn.passes]
+    if any(loader is None for _,loader in learn.passes): raise ValueError('rank 0 has a part of '
+        'this data set alone: give the subscriber that asks for it `every_rank = True`')
 
 # %% ../../nbs/distributed/05_distributed.ipynb #a83a4d0e
 def check_alone(
@@ -247,32 +313,63 @@ def check_alone(
         if name == 'model' or not isinstance(module, nn.Module): continue
         if any(p.requires_grad for p in module.parameters()): raise ValueError('DistributedS: '
             f'only `model` is kept alike on all ranks, but `{name}` has parameters to train too')
+    for opt in learn.optimizers:
+        if wants_closure(opt): raise ValueError(f'DistributedS: {type(opt).__name__} evaluates the '
+            'loss several times in a step, and each rank would see its own: take another optimizer')
 
 # %% ../../nbs/distributed/05_distributed.ipynb #72f7ded9
 @patch
 def make_ears(self:DistributedS):
     "Subscribers that hear for this one at other places of the order."
     def attend(learn, how):
-        if learn.error is None: how()
+        if learn.error is None and self.world > 1: how()
     def save(learn):
         if self.ranks.saves: attend(learn, self.control.attend)
     def over(learn):     # a fit that is being ended goes on to the next word when all is saved
         if learn.stopped_at is False: attend(learn, self.control.attend_epoch)
     def row(learn):      # other ranks may have added in another order
+        if self.world == 1: return
         learn.row.update(told({k: v for k,v in learn.row.items() if isinstance(v, (int,float))}))
+    def weigh(learn):
+        if self.strategy: self.weigh(learn)
     def sync(learn):
-        if not self.unsynced: return
-        self.strategy.average([p.grad for p in learn.model.parameters() if p.grad is not None])
-        self.unsynced = False
+        if self.unsynced: self.sync(learn)
+    def sync_full(learn):      # where DDP would have done it: before the group is divided
+        if self.strategy and self.strategy.require_backward_grad_sync: sync(learn)
     def end(learn):
+        if self.alone: return
         self.control.end()
         average_buffers(self.raw)
     self.ears = [
+        _Ear(PREPARE, before_backward=weigh),
         _Ear(-2000, cleanup_batch=save, cleanup_full_epoch=over),
-        _Ear(GROUP+1, before_step=sync), _Ear(MEASURE+.5, after_epoch=row),
+        _Ear(GROUP-1, before_step=sync_full), _Ear(GROUP+1, before_step=sync),
+        _Ear(MEASURE+.5, after_epoch=row),
         _Ear(DECIDE+1, before_full_epoch=lambda learn: attend(learn, self.control.attend_epoch),
              after_fit=end, after_cancel_fit=end)]
     return self.ears
+
+@patch
+def weigh(self:DistributedS,
+    learn, # The `Learner`
+):
+    "Put the loss of all ranks into `learn.loss`, before anybody looks at it."
+    share = self.loss.weigh(learn, self.count(learn))*self.world
+    if isinstance(share, torch.Tensor): share = share.to(learn.loss_grad.dtype)
+    self.ranks.total,self.share = self.loss.found[1],share
+    if self.loss.weights == 'sum':   # what others add is no sum over ranks
+        learn.loss_grad,self.share = learn.loss_grad*share,None
+
+@patch
+def sync(self:DistributedS,
+    learn, # The `Learner`, before a step with gradients that the backward pass has not averaged
+):
+    "Average the gradients now, and see which parameters had one."
+    used = self.strategy.average(learn.model.parameters())
+    self.unsynced = False
+    self.unused = not self.settled and not all(
+        u for u,p in zip(used, learn.model.parameters()) if p.requires_grad)
+    self.settled = True
 
 # %% ../../nbs/distributed/05_distributed.ipynb #782265a7
 @patch
@@ -280,8 +377,8 @@ def own_state(self:DistributedS,
     learn, # The `Learner`
 )->dict:
     "The part of this rank for a checkpoint."
-    state = rank_state(learn, self.ranks.measured, self.unsynced)
-    return {**state, **self.loss.state_dict(), 'fresh': self.fresh}
+    state = rank_state(learn, [s for s in self.ranks.measured if s in learn.subs], self.unsynced)
+    return {**state, 'fresh': self.fresh, 'last': self.last}
 
 @patch
 def answer(self:DistributedS,
@@ -297,8 +394,9 @@ def state_dict(self:DistributedS):
     "The states of all ranks, during a fit."
     learn = self._learn()
     if learn is None or not learn.fitting: return {}
+    if self.alone: return {}
     if learn.error is not None: return dict(world=1, ranks=[self.own_state(learn)])
-    if self.place.world > 1: told('state')
+    if self.world > 1: told('state')
     ranks = self.answer('state')
     return dict(world=len(ranks), ranks=ranks)
 
@@ -308,6 +406,7 @@ def load_state_dict(self:DistributedS,
 ):
     "Take this rank's share of the sums of the pass."
     mine = state['ranks'][min(self.place.rank, len(state['ranks'])-1)]
-    self.loss.load_state_dict(mine)
+    if state['world'] == self.place.world and mine.get('last'):   # the clocks are of rank 0
+        self.last = [mine['last'][0], state['ranks'][0]['last'][1]]
     self.unsynced = bool(mine['gradients'])
     self.fresh = mine['fresh'] or state['world'] != self.place.world

@@ -55,6 +55,7 @@ class Replicas:
     ):
         send_weights(learn.model)
         check_alike(learn.model, 'when the fit begins')
+        self.looks = not {'find_unused_parameters','static_graph'} & {*options}
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', FutureWarning)  # newer torch has a new name for it
             ddp = DistributedDataParallel(learn.model, broadcast_buffers=False, **options)
@@ -65,8 +66,15 @@ class Replicas:
     @require_backward_grad_sync.setter
     def require_backward_grad_sync(self, now): self.replaces.require_backward_grad_sync = now
 
-    def average(self, gradients):
-        for gradient in gradients: summed(gradient).div_(dist.get_world_size())
+    def average(self, parameters):
+        "Average their gradients as DDP does; returns whether all ranks have each."
+        parameters,world = [*parameters],dist.get_world_size()
+        used = [0.+(p.grad is not None) for p in parameters]
+        used = summed(torch.tensor(used, device=parameters[0].device)).tolist()
+        for p,n in zip(parameters, used):
+            if n and p.grad is None: p.grad = torch.zeros_like(p)
+            if n: summed(p.grad.div_(world))
+        return [n == world for n in used]
     def answer(self, learn, word): "Nothing to do: rank 0 has the whole model."
     def close(self, learn): self.replaces = None
 
@@ -104,6 +112,7 @@ def whole(
 # %% ../../nbs/distributed/03_strategies.ipynb #d09dda9e
 class Shares:
     "A share of each weight, gradient and optimizer state on each rank (FSDP)."
+    looks = False    # all backward passes average
     def __init__(self,
         learn,    # A `Learner`; its model gets the weights of rank 0
         **options # For `fully_shard`, such as `mp_policy`
@@ -154,7 +163,7 @@ def _hook(self:Shares, model, opt):
 
 # %% ../../nbs/distributed/03_strategies.ipynb #929ad438
 @patch
-def average(self:Shares, gradients): "Nothing to do: FSDP has already averaged them."
+def average(self:Shares, parameters): "Nothing to do: FSDP has already averaged them."
 @patch
 def _say(self:Shares, word):
     if not self.silent: told(word)

@@ -12,7 +12,7 @@ from ..pubsub import MEASURE, Subscriber
 # %% ../../nbs/interop/05_transformers.ipynb #9e4e7a03
 class GenerateS(Subscriber):
     "Generate texts in validation, and put what functions make of them into the row."
-    order,state_names = MEASURE,('generated','wanted')
+    order,state_names,ranks = MEASURE,('generated','wanted','parts'),None
     def __init__(self,
         tokenizer,    # With `batch_decode`; or a function, from rows of numbers to texts
         *metrics,     # Functions of two lists of texts, generated and wanted
@@ -26,15 +26,19 @@ class GenerateS(Subscriber):
         self.is_tokenizer,self.ignore = hasattr(tokenizer, 'batch_decode'),ignore
         self.metrics = {metric.__name__: metric for metric in metrics}
         self.passes,self.options,self.generated,self.wanted = passes,options,[],[]
+        self.parts = dict(generated=[], wanted=[])   # of the running pass, by batch
 
     def before_fit(self, learn):
         if not callable(getattr(learn.model, 'generate', None)): raise TypeError('GenerateS: '
             f'{type(learn.model).__name__} has no method `generate`: take a model that generates, '
             'as AutoModelForSeq2SeqLM or AutoModelForCausalLM')
+    def on_ranks(self, ranks):
+        self.ranks = ranks
+        ranks.add_up(self, {})   # a state has the texts of each rank
     def texts(self, rows):
-        if not self.is_tokenizer: return self.decode(rows)
-        return self.decode(rows, skip_special_tokens=True)
-    def before_validate(self, learn): self.generated,self.wanted = [],[]
+        if not self.is_tokenizer: return [*self.decode(rows)]
+        return [*self.decode(rows, skip_special_tokens=True)]
+    def before_validate(self, learn): self.parts = dict(generated=[], wanted=[])
     def after_batch(self, learn):
         mode = learn.row['mode']
         if learn.training or self.passes not in ('valid', mode): return
@@ -43,13 +47,17 @@ class GenerateS(Subscriber):
         if not getattr(getattr(learn.model, 'config', None), 'is_encoder_decoder', True):
             rows = rows[:, inputs['input_ids'].shape[1]:]    # the rest repeats the prompt
         targets = split_batch(learn.batch, learn.n_inp)[1][0].tolist()
-        self.generated += self.texts(rows)
-        self.wanted += self.texts([[i for i in row if i != self.ignore] for row in targets])
+        self.parts['generated'].append(self.texts(rows))
+        self.parts['wanted'].append(
+            self.texts([[i for i in row if i != self.ignore] for row in targets]))
     def inputs(self, learn):
         "The inputs of the batch, without what only training needs."
         xb = split_batch(learn.batch, learn.n_inp)[0]
         return {k: v for k,v in xb.items() if k not in TARGETS and not k.startswith('decoder_')}
     def after_validate(self, learn):
+        together = self.ranks is not None and self.ranks.world > 1
+        join = self.ranks.in_turn if together else lambda parts: sum(parts, [])
+        self.generated,self.wanted = join(self.parts['generated']),join(self.parts['wanted'])
         if not self.generated: return
         for name,metric in self.metrics.items():
             found = metric(self.generated, self.wanted)
