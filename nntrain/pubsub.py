@@ -46,14 +46,14 @@ def _phase(body, phase, cancel):
     "`body` as a phase of that name, ended by the exception `cancel`."
     @wraps(body)
     def publish(self):
-        plans,outer,kind,handler = self.plans,self.running,'before',None
-        plan,self.running = plans[phase],(phase,cancel,outer)
+        outer,kind,handler = self.running,'before',None
+        plan,self.running = self.plans[phase],(phase,cancel,outer)
         try:
             for handler in plan.before: handler(self)
             kind = 'body'
             body(self)
-            kind,now = 'after',plan if self.plans is plans else self.plans[phase]  # or a new plan
-            for handler in now.after: handler(self)
+            kind = 'after'
+            for handler in self.plans[phase].after: handler(self)  # there may be a new plan
         except BaseException as error:
             self.running = phase,cancel,outer
             goes_on = _interrupted(self, error, plan, kind, None if kind == 'body' else handler)
