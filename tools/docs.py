@@ -40,8 +40,10 @@ WIDE = '''.md-grid { max-width: 84rem }
 .md-typeset details { font-size: inherit }
 .md-typeset details.quiet { border: 0; box-shadow: none; margin: -.6em 0 1em; font-size: .8em }
 .md-typeset details.quiet > summary { background: none; opacity: .75; padding: .2em 2.4em .2em 0;
-  width: 6em }
+  width: fit-content; white-space: nowrap }
 .md-typeset details.quiet > summary::before { display: none }
+.md-typeset table:not([class]) :is(th, td) { padding: .5em .7em; min-width: 0 }
+.md-typeset table:not([class]) code { white-space: nowrap }
 .md-typeset .output { border-left: .15rem solid var(--md-accent-fg-color); margin: -.6em 0 1.2em;
   padding-left: .6rem; overflow-x: auto }
 .md-typeset .output pre { margin: 0; padding: .5em .8em; font-size: .76em; line-height: 1.4 }
