@@ -224,7 +224,7 @@ def from_pictures(n, rounds, peers):
         jobs = [(folder/'pictures'/'ab'[i % 2]/f'{i:06}.jpg', i) for i in range(n)]
         for path, _ in jobs[:2]: path.parent.mkdir(parents=True)
         with multiprocessing.get_context('fork').Pool(2) as pool: pool.map(draw, jobs)
-        files = PictureFiles.in_folder(folder/'pictures')
+        files = PictureFiles([str(path) for path, _ in jobs], [i % 2 for _, i in jobs], ['a', 'b'])
         caches = iter(range(rounds))
         usual = lambda: DataLoader(FromFolder(files.files, files.targets), FEW, shuffle=True,
                                    num_workers=2)

@@ -9,13 +9,16 @@ all processors together, and the ratio to the decoder. The latter is a loop over
 `Image.open(file).convert('RGB')` and nothing else, in as many processes as others have workers.
 
 - by hand: a DataLoader with worker processes; decode, crop and resize by PIL, mirror, normalise.
-- nntrain, first epoch: with a new cache in each round; batches of bytes.
-- nntrain, later epoch: from that cache; batches of bytes.
+- first epoch: of nntrain, with a new cache in each round; batches of bytes.
+- later epoch: from that cache; batches of bytes.
 - with floats: the same and `Normalize` of each batch, as a training on the CPU needs it.
+- simplejpeg: with that decoder instead of PIL's, if it is installed (pip install 'nntrain[jpeg]');
+  all other rows need PIL alone, and later epochs decode nothing.
 
 `--steps` prints what each step of one picture costs, in milliseconds of one processor. Wall times
 of a loaded machine mean little; those of the processors are close to what an idle one takes."""
 import argparse
+import io
 import math
 import multiprocessing
 import random
@@ -30,8 +33,9 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from nntrain.data.pictures import (SIMPLEJPEG, PictureFiles, PictureLoader, cut, decoded,
-                                   open_picture, scaled)
+from nntrain.data import pictures
+from nntrain.data.pictures import (SIMPLEJPEG, EncodedPicture, PictureCache, PictureFiles,
+                                   PictureLoader, cut, open_picture, scaled)
 from nntrain.data.transforms import Normalize
 
 SIZE, BATCH = 224, 64
@@ -108,61 +112,71 @@ def seconds_of_decoder(pool, files, workers):
     return time.perf_counter() - start, busy
 
 
-def measure(files, folder, rounds, workers):
-    "The least seconds of each entry, by name."
+def measure(files, folder, rounds, workers, pool):
+    "The least seconds of each entry, by name; `pool` has processes that decode."
     found = {}
     def note(name, seconds):
         found[name] = [min(a, b) for a, b in zip(seconds, found.get(name, seconds))]
 
     normalize = Normalize([255*m for m in MEAN], [255*s for s in STD])
-    ours = dict(batch_size=BATCH, size=SIZE, shuffle=True, seed=0, n_workers=workers)
-    with multiprocessing.get_context('fork').Pool(workers) as pool:
-        pool.map(decode_some, [files.files[:8]]*workers, chunksize=1)
-        for i in range(rounds):
-            note('decoder', seconds_of_decoder(pool, files.files, workers))
-            by_hand = DataLoader(ByHand(files.files, files.targets), BATCH, shuffle=True,
-                                 num_workers=workers)
-            note('by hand', seconds_of(by_hand))
-            loader = PictureLoader(files, cache=folder/f'cache{i}', **ours)
-            note('nntrain, first epoch', seconds_of(loader))
-            for _ in range(2): note('nntrain, later epoch', seconds_of(loader))
-            note('nntrain, later, floats', seconds_of(loader, normalize))
-            shutil.rmtree(folder/f'cache{i}')
-            loader = PictureLoader(files, cache=folder/f'cache{i}', **ours)
-            note('nntrain, first, floats', seconds_of(loader, normalize))
-            shutil.rmtree(folder/f'cache{i}')
-            note('nntrain, no cache', seconds_of(PictureLoader(files, **ours)))
+    def ours(cache=None):
+        return PictureLoader(files, BATCH, SIZE, shuffle=True, seed=0, n_workers=workers,
+                             cache=cache and folder/cache)
+    pool.map(decode_some, [files.files[:8]]*workers, chunksize=1)
+    for _ in range(rounds):
+        note('decoder', seconds_of_decoder(pool, files.files, workers))
+        by_hand = DataLoader(ByHand(files.files, files.targets), BATCH, shuffle=True,
+                             num_workers=workers)
+        note('by hand', seconds_of(by_hand))
+        for faster in (False, True)[:1 + SIMPLEJPEG]:
+            pictures.SIMPLEJPEG, by = faster, ', simplejpeg' if faster else ''
+            loader = ours('cache')
+            note(f'first epoch{by}', seconds_of(loader))
+            if not faster:
+                for _ in range(2): note('later epoch', seconds_of(loader))
+                note('later epoch, floats', seconds_of(loader, normalize))
+            shutil.rmtree(folder/'cache')
+            note(f'first epoch, floats{by}', seconds_of(ours('cache'), normalize))
+            shutil.rmtree(folder/'cache')
+            note(f'no cache{by}', seconds_of(ours()))
     return found
 
 
-def steps(files, n=200):
+def steps(files, folder, n=200):
     "Milliseconds of one processor for each step of one picture."
     def least(function, items):
         times = []
-        for _ in range(5):
+        for _ in range(9):
             start = time.process_time()
             for item in items: function(item)
             times.append((time.process_time() - start)/len(items))
         return 1000*min(times)
 
     rows = range(min(n, len(files)))
-    def load(i):
-        with open_picture(files, i) as picture: picture.load()
-    pixels = decoded(open_picture(files, 0)).copy()
+    data = [Path(file).read_bytes() for file in files.files[:len(rows)]]
+    def load(i): Image.open(io.BytesIO(data[i])).load()
+    def decode(i): EncodedPicture(data[i]).decode()
+    pixels = open_picture(files, 0).decode().copy()
     small, box = scaled(pixels, 256, 256), (.1, .1, .9, .8)
+    image, part = Image.fromarray(pixels), Image.fromarray(small)
+    cache = PictureCache(folder/'steps', 'steps', len(rows), 256, 256)
     batch = torch.zeros(BATCH, 3, SIZE, SIZE, dtype=torch.uint8)
     batch = batch.contiguous(memory_format=torch.channels_last)
-    normalize, image = Normalize([9., 9, 9], [5., 5, 5]), Image.fromarray(pixels)
-    part = Image.fromarray(small)
-    return {
+    normalize = Normalize([9., 9, 9], [5., 5, 5])
+    found = {
         'read the file': least(lambda i: Path(files.files[i]).read_bytes(), rows),
-        'decode, PIL': least(load, rows),
-        'decode to an array': least(lambda i: decoded(open_picture(files, i)), rows),
+        'decode, PIL': least(load, rows)}
+    for faster in (False, True)[:1 + SIMPLEJPEG]:
+        pictures.SIMPLEJPEG, by = faster, 'simplejpeg' if faster else 'PIL'
+        found[f'decode to an array, {by}'] = least(decode, rows)
+    return found | {
         'scale to 256x256': least(lambda i: scaled(pixels, 256, 256), rows),
         '... by PIL': least(lambda i: image.resize((256, 256), Image.BILINEAR), rows),
         'scale a crop of that to 224x224': least(lambda i: scaled(cut(small, box), 224, 224), rows),
         '... by PIL, crop': least(lambda i: part.resize((224, 224), Image.BILINEAR,
                                                         box=(25, 25, 205, 230)), rows),
+        'write it to the cache': least(lambda i: cache.write(i, small, (375, 500)), rows),
+        'read it from the cache': least(cache.read, rows),
         'normalise bytes to floats': least(lambda i: normalize(batch), range(4))/BATCH}
 
 
@@ -174,26 +188,26 @@ def main():
     parser.add_argument('--steps', action='store_true', help='the steps of one picture alone')
     args = parser.parse_args()
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
+    fork = multiprocessing.get_context('fork')
+    with tempfile.TemporaryDirectory() as folder, fork.Pool(args.workers) as pool:
         folder = Path(folder)
-        jobs = []
-        for i in range(args.n):
-            jobs.append((folder/'pictures'/'ab'[i % 2]/f'{i:06}.jpg', i))
-            jobs[-1][0].parent.mkdir(parents=True, exist_ok=True)
-        with multiprocessing.get_context('fork').Pool(args.workers) as pool: pool.map(draw, jobs)
-        files = PictureFiles.in_folder(folder/'pictures')
+        jobs = [(folder/'pictures'/'ab'[i % 2]/f'{i:06}.jpg', i) for i in range(args.n)]
+        for path, _ in jobs[:2]: path.parent.mkdir(parents=True)
+        pool.map(draw, jobs)
+        # not `in_folder`, which has PIL load all its formats: what is by hand would open slower
+        files = PictureFiles([str(path) for path, _ in jobs], [i % 2 for _, i in jobs], ['a', 'b'])
         size = sum(Path(file).stat().st_size for file in files.files)/len(files)/1000
         print(f'{len(files)} JPEGs of 500x375, {size:.0f} KB each; PIL {Image.__version__}, '
-              f'simplejpeg {"used" if SIMPLEJPEG else "not installed"}; {args.workers} workers',
+              f'simplejpeg {"also" if SIMPLEJPEG else "not installed"}; {args.workers} workers',
               flush=True)
         if args.steps:
-            for name, value in steps(files).items(): print(f'{name:34}{value:8.3f} ms')
+            for name, value in steps(files, folder).items(): print(f'{name:34}{value:8.3f} ms')
             return
-        found = measure(files, folder, args.rounds, args.workers)
-        print(f'{"":26}{"seconds":>9}{"ratio":>8}{"processors":>12}{"ratio":>8}')
+        found = measure(files, folder, args.rounds, args.workers, pool)
+        print(f'{"":32}{"seconds":>9}{"ratio":>8}{"processors":>12}{"ratio":>8}')
         first = found['decoder']
         for name, (wall, busy) in found.items():
-            print(f'{name:26}{wall:9.2f}{wall/first[0]:8.2f}{busy:12.2f}{busy/first[1]:8.2f}')
+            print(f'{name:32}{wall:9.2f}{wall/first[0]:8.2f}{busy:12.2f}{busy/first[1]:8.2f}')
 
 
 if __name__ == '__main__': main()

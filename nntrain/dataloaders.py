@@ -20,7 +20,7 @@ from .data.collate import load_digits  # noqa: this is where the first version h
 from .data.names import printable
 from .data.images import check_target
 from .data.streams import StreamLoader
-from .learner import TARGETS
+from .learner import TARGETS, refused
 from torch.utils.data import DataLoader
 
 # %% ../nbs/01_dataloaders.ipynb #a45cec16
@@ -42,6 +42,12 @@ class DataLoaders:
         train,      # Iterable of batches, gone through once per epoch
         valid=None, # The same for validation, or a dict of several by name; None: train only
     ): self.train,self.valid = train,valid
+
+    __init__.__qualname__ = ('`DataLoaders(train, valid)` takes a loader to train on and one, or a '
+        'dict of several, to validate on: DataLoaders.__init__')   # Python's own errors begin so
+
+    __getitem__ = refused('has no items: the loaders are `dls.train` and `dls.valid`, a batch is '
+                          '`next(iter(dls.train))`')
 
     def __getattr__(self, name):
         "What other libraries' loaders have, and where it is here."

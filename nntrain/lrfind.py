@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from fastcore.basics import patch
 
+from .data.names import number_text
+from .data.plots import log_axis
 from .pubsub import Subscriber, DECIDE, CancelEpochException, CancelFitException
 from .learner import Learner, set_lr, shares_of
 from .state import snapshot
@@ -108,8 +110,8 @@ class LRCurve:
         fall = sum(first)/len(first) - min([smooth[low], *self.tried.values()])
         chance = scatter(self.losses[:low+1], self.narrowing[:low+1])
         if low < 3 or fall <= CERTAIN*chance: raise ValueError(f'the loss never fell between '
-            f'lr {lrs[0]:.1e} and {lrs[-1]:.1e} by more than its '
-            f'scatter: it fell by {fall:.2g}, and {chance:.2g} is chance; take '
+            f'lr {number_text(lrs[0], 2)} and {number_text(lrs[-1], 2)} by more than its scatter: '
+            f'it fell by {number_text(fall, 2)}, and {number_text(chance, 2)} is chance; take '
             'larger batches or more `repeats`, start lower if it rose from the beginning, '
             'or check labels and loss; see plot()')
         best = min(self.tried, key=self.tried.get) if self.tried else valley(lrs, smooth)
@@ -117,16 +119,21 @@ class LRCurve:
 
     def plot(self, ax=None, skip_start=0, skip_end=0):
         return plot_lrs(self, ax, skip_start, skip_end)
+    def __getattr__(self, name):
+        "The suggestions are there by name, as in fastai: `learn.lr_find().valley`."
+        if name in Suggestions.__annotations__: return getattr(self.suggestions, name)
+        raise AttributeError(f'LRCurve has no `{name}`; the rates that it suggests are '
+            f'{", ".join(f"`{one}`" for one in Suggestions.__annotations__)}', name=name, obj=self)
     @property
     def summary(self):
         "The rate that it suggests, `valley`, as text, or that there is none."
-        try: return f'suggested lr {self.suggestions.valley:.2g}'
+        try: return f'suggested lr {number_text(self.suggestions.valley, 2)}'
         except ValueError: return 'no suggestion'
     def __repr__(self):
         if not self.lrs: return f'LRCurve(no points{f"; {self.ended}"*bool(self.ended)})'
-        first,last = self.lrs[0],self.lrs[-1]
+        first,last = (number_text(lr, 2) for lr in (self.lrs[0], self.lrs[-1]))
         why = f'; {self.ended}'*bool(self.ended)
-        return f'LRCurve({len(self.lrs)} points, lr {first:.1e} to {last:.1e}; {self.summary}{why})'
+        return f'LRCurve({len(self.lrs)} points, lr {first} to {last}; {self.summary}{why})'
     def _repr_png_(self):
         from io import BytesIO
         from matplotlib.figure import Figure # no pyplot: nothing stays open
@@ -161,14 +168,16 @@ def plot_lrs(
     for (name,lr),marker in zip(found.items(), 'osD'):
         if not lrs[0] <= lr <= lrs[-1]: continue
         at = min(range(len(lrs)), key=lambda i: abs(math.log(lrs[i]/lr)))
-        ax.plot(lr, smooth[at], marker, color='tab:red', label=f"{name.replace('_', ' ')} {lr:.1e}")
+        ax.plot(lr, smooth[at], marker, color='tab:red',
+                label=f"{name.replace('_', ' ')} {number_text(lr, 2)}")
     if lrs:
         low,start = min(smooth),max(smooth[:smooth.index(min(smooth))+1])
         top = max(start + .5*(start-low), low + .5*abs(low))  # the explosion would flatten it
         bottom = min(low, *losses)
         if top > bottom: ax.set_ylim(bottom - .05*(top-bottom), top)
         ax.legend()
-    ax.set(xscale='log', xlabel='learning rate', ylabel='training loss (mean per sample)')
+    log_axis(ax, 'x')
+    ax.set(xlabel='learning rate', ylabel='training loss (mean per sample)')
     return ax
 
 # %% ../nbs/06_lrfind.ipynb #7b11f848
@@ -234,7 +243,8 @@ class LRFindS(Subscriber):
         for lr,loss in zip([lr for lr,_ in kept], torch.stack([x for _,x in kept]).tolist()
                            if kept else []):
             if not math.isfinite(loss):
-                if len(self.lrs) < 10: self.ended = f'the loss was {loss} at lr {lr:.1e}'
+                why = f'the loss was {loss} at lr {number_text(lr, 2)}'
+                if len(self.lrs) < 10: self.ended = why
                 return True
             self.lrs.append(lr); self.losses.append(loss)
             mean = self.mean.add(loss)

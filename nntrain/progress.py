@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCREENS', 'as_text', 'epoch_row', 'time_text', 'Rows', 'RowsScreen', 'TerminalScreen', 'LossCurve', 'setting_of',
-           'loss_scale', 'plot_losses', 'html_table', 'NotebookScreen', 'screen_kind', 'ProgressS']
+           'plot_losses', 'html_table', 'NotebookScreen', 'screen_kind', 'ProgressS']
 
 # %% ../nbs/08_progress.ipynb #553861dd
 import math, sys, time
@@ -15,7 +15,8 @@ from time import monotonic, thread_time
 
 import torch
 from fastcore.basics import patch
-from .data.names import html_text, plot_text, printable
+from .data.names import html_text, number_text, plot_text, printable
+from .data.plots import loss_scale, mode_text
 from .learner import Learner
 from .pubsub import Subscriber, SHOW
 
@@ -23,11 +24,11 @@ from .pubsub import Subscriber, SHOW
 def as_text(
     value, # A number, a tensor of one element, or anything else that a row may hold
 )->str:    # Of a float, at most 7 characters
-    "A value of a row: three decimals where they tell enough, else fewer or a power of ten."
+    "A value of a row: three decimals where they tell enough, else two digits that count."
     if isinstance(value, int) or not hasattr(value, '__float__'): return str(value)
     number = float(value)
     tiny = 0 < abs(number) < .001
-    texts = [format(number, spec) for spec in ('.3f', '.1f', '.1e', '.0e')]
+    texts = f'{number:.3f}',f'{number:.1f}',number_text(number, 2),f'{number:.0e}'
     return next(text for text in texts[2*tiny:] if len(text) <= 7)
 
 # %% ../nbs/08_progress.ipynb #3a0be5c2
@@ -84,7 +85,7 @@ class RowsScreen:
     def __init__(self,
         learn, # The `Learner` whose fit begins
     ): self.rows = Rows(learn.n_epochs)
-    def show_row(self, row, curve): print(*self.rows.lines(row), sep='\n', flush=True)
+    def show_row(self, row, curve, over=True): print(*self.rows.lines(row), sep='\n', flush=True)
     def refresh(self, learn, loss, seconds, curve): "What is new every now and then; not in a file."
     def end_pass(self): "Take away what belongs to the running pass."
     def close(self, curve): self.end_pass()
@@ -115,7 +116,7 @@ class TerminalScreen(RowsScreen):
         _move_bar(self.bar, learn.iter+1, printable(_label(learn, loss)))
     def end_pass(self):
         if self.bar is not None: self.bar.on_iter_end(); self.bar = None
-    def show_row(self, row, curve):
+    def show_row(self, row, curve, over=True):
         self.end_pass()
         super().show_row(row, curve)
 
@@ -183,14 +184,6 @@ def setting_of(
     raise ValueError(f'ProgressS: {type(opt).__name__} has no number {name!r} to plot; it has '
                      f'{", ".join(there)}')
 
-def loss_scale(
-    ax,     # Axes with losses
-    smooth, # The smoothed losses of the training batches
-):
-    "A logarithmic axis where the loss has fallen so far that its end would lie on the ground."
-    finite = [loss for loss in smooth if math.isfinite(loss)]
-    if finite and 0 < min(finite) < finite[0]/20: ax.set_yscale('log')
-
 def plot_losses(
     curve,   # A `LossCurve`
     ax=None, # Axes to draw on; new ones if None
@@ -210,11 +203,11 @@ def plot_losses(
         iters,losses = zip(*trained)
         smooth = list(accumulate(losses, lambda mean, loss: .8*mean + .2*loss))
         ax.plot(iters, losses, color='tab:blue', alpha=.3)
-        ax.plot(iters, smooth, color='tab:blue', label='train')
+        ax.plot(iters, smooth, color='tab:blue', label=mode_text('train'))
         loss_scale(ax, smooth)
     for (mode,points),color in zip(curve.valid.items(), ('tab:orange','tab:green','tab:red')*9):
         points = [(i, loss) for i,loss in points if skip_start < i and (i <= last or not skip_end)]
-        if points: ax.plot(*zip(*points), 'o-', color=color, label=plot_text(mode))
+        if points: ax.plot(*zip(*points), 'o-', color=color, label=mode_text(mode))
     ax.set(xlabel='training batches', ylabel='loss (mean per sample)')
     if ax.lines: ax.legend()
     return ax
@@ -257,10 +250,10 @@ class NotebookScreen:
         from fastprogress.fastprogress import NBMasterBar
         self.rows,self.bar,self.master = [],None,NBMasterBar(range(learn.n_epochs))
         self.master.update(0)
-    def show_row(self, row, curve):
+    def show_row(self, row, curve, over=True):
         self.end_pass()
         self.rows.append(row)
-        self.n_done = row['epoch']+1
+        self.n_done = row['epoch'] + over    # not after a validation in the middle of an epoch
         if monotonic() >= self.due: self.draw(curve)
     def draw(self, curve):
         "Show everything as it is now; returns how long it took."
@@ -318,28 +311,36 @@ class ProgressS(Subscriber):
         wanted = self.plot and kind == 'notebook'
         self.curve = LossCurve(beside=names) if wanted else None
         self.due = monotonic() + self.seconds if self.screen.live else math.inf
+        own = type(self).after_batch is not ProgressS.after_batch
+        if not (self.screen.live or wanted or own): self.after_batch = None    # is not called
+        learn.refresh_plans()
     def before_full_epoch(self, learn): self.rows,self.epoch_began = [],monotonic()
-    def before_epoch(self, learn): self.began,self.mean = monotonic(),None
+    def before_epoch(self, learn):
+        goes_on = learn.training and 'train' in learn.open_phases   # after a validation inside it
+        self.began,self.mean = monotonic() - (self.spent if goes_on else 0),None
     def after_batch(self, learn):
         if self.curve is not None and learn.training:
             self.curve.add(learn.train_iter, learn.loss, learn.opt)
         if monotonic() >= self.due: self.refresh(learn)
     def after_epoch(self, learn):
         row = learn.row
+        if learn.training: self.spent = monotonic() - self.began
         if self.curve is not None and not learn.training and 'loss' in row:
             self.curve.valid.setdefault(row['mode'], []).append((learn.train_iter, row['loss']))
         self.rows.append(dict(row))
-        if row['mode'] == self.modes[-1]: self.show_row()
+        if row['mode'] == self.modes[-1]: self.show_row(learn)
     def cleanup_epoch(self, learn): self.screen.end_pass()
-    def cleanup_full_epoch(self, learn): self.show_row()    # of a last pass that was not completed
+    def cleanup_full_epoch(self, learn): self.show_row(learn)  # a last pass was not completed
     def cleanup_fit(self, learn):
         screen,self.screen,self.due = self.screen,None,math.inf
+        vars(self).pop('after_batch', None)
         if screen is not None: screen.close(self.curve)
-    def show_row(self):
+    def show_row(self, learn):
         "Show the row of the epoch, unless it was shown, or no pass of it is over."
         if not self.rows or not self.says: return
         row,self.rows = epoch_row(self.rows, self.modes),[]
-        self.screen.show_row(row | dict(time=time_text(monotonic()-self.epoch_began)), self.curve)
+        row['time'] = time_text(monotonic() - self.epoch_began)
+        self.screen.show_row(row, self.curve, over='train' not in learn.open_phases)
     def refresh(self, learn):
         "Read the loss and show it; sets when the next refresh is due."
         start,loss = monotonic(),learn.loss

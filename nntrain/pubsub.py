@@ -17,7 +17,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable
-from functools import partial, wraps
+from functools import cached_property, partial, wraps
 from types import MethodType
 from typing import TYPE_CHECKING, Any
 
@@ -144,6 +144,10 @@ class Subscriber(Events):
     shows_rows = False           # True: it shows `learn.row`, so `MetricsS` does not print it
     every_rank = None            # whether all processes call it; None: the order decides
 
+    def __new__(cls, *args, **kwargs):
+        if args or kwargs: _check_keywords(cls, args, kwargs)
+        return super().__new__(cls)
+
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         if '_state' not in vars(cls): return
@@ -191,6 +195,20 @@ def in_a_word(
     if hasattr(value, '__name__'): return value.__name__
     text = repr(value)
     return text if len(text) <= 40 and '\n' not in text else f'<{type(value).__name__}>'
+
+def _check_keywords(cls, args, kwargs):
+    "Raise for an argument that the constructor of a subscriber does not take."
+    if cls.__init__ is object.__init__: raise TypeError(f'{cls.__name__} takes no arguments, got '
+        f'{", ".join([*map(in_a_word, args), *kwargs])}')
+    code = getattr(cls.__init__, '__code__', None)   # a signature takes 50 times as long
+    if code is None or code.co_flags & inspect.CO_VARKEYWORDS: return
+    takes = code.co_varnames[1:code.co_argcount + code.co_kwonlyargcount]
+    for name in kwargs:
+        if name in takes: continue
+        near = difflib.get_close_matches(name, takes, 1, 0.6)
+        raise TypeError(f'{cls.__name__} has no `{name}`: '
+            + (f'did you mean `{near[0]}`? ' if near else '') + f'It takes {", ".join(takes)}')
+
 
 # %% ../nbs/03_pubsub.ipynb #5b7253ef
 def every(
@@ -288,9 +306,12 @@ def _no_subscriber(value):
     if isinstance(value, type): return (f'{value.__name__} is a class, expected an instance: pass '
                                         f'{value.__name__}()')
     if value is None: return 'None is no Subscriber: leave it out of `subs`'
-    if isinstance(value, (list,tuple)): return ('a list of subscribers is given by '
-                                                '`subscribe(*subs)`, or as `subs=` to `fit`')
+    if isinstance(value, (list,tuple)): return ('there is a list within the list of subscribers: '
+        'write `subs=[*usual(accuracy), YourS()]`, or `subscribe(*subs)`')
     name = getattr(value, '__name__', None) if callable(value) else None
+    makes = getattr(value, '__annotations__', {}).get('return')
+    if name and makes in (list,'list'): return (f'`{name}` is a function: call it, '
+                                                f'`subs={name}(...)`')
     if name: return (f'`{name}` is a function, no Subscriber: a metric goes into MetricsS({name}), '
                      f'a listener into `learn.on(event, {name})`')
     if not any(name.startswith(('before_','after_','cleanup_')) for name in dir(value)): return (
@@ -332,6 +353,11 @@ ELSEWHERE = {   # a method of other libraries' modules -> what takes its place
     'give the learner an `optim_class`', 'train_dataloader': 'give the learner `dls`',
     'val_dataloader': 'give the learner `dls`', 'optimizer_step': 'replace `step` of a learner'}
 
+def _is_method(sub, name):
+    "Whether `sub` has a method of that name; a property is not asked, it may not be ready."
+    found = inspect.getattr_static(sub, name, None)
+    return not isinstance(found, (property, cached_property)) and callable(getattr(sub, name, None))
+
 def nearest_event(
     name:str, # What was meant to be an event
     events,   # Names of the events there are
@@ -358,18 +384,18 @@ def check_subscriber(
     for method in sorted(names - {*events}):
         near = method[:1] != '_' and method.endswith(endings) and difflib.get_close_matches(
             method, events, 1, 0.85)
-        if method.startswith(('before_','after_','cleanup_')) and callable(getattr(sub, method)):
+        if method.startswith(('before_','after_','cleanup_')) and _is_method(sub, method):
             raise ValueError(f'`{name}.{method}`: no such event; '
                              f'did you mean `{nearest_event(method, events)}`?')
         if near: warnings.warn(f'`{name}.{method}` is never called; did you mean `{near[0]}`?')
     mine = names - ({*dir(Subscriber)} - offered)
     for event in sorted(mine & {*events}): _check_method(f'{name}.{event}', getattr(sub, event))
-    for method in sorted(m for m in mine if callable(getattr(sub, m))):
+    for method in sorted(m for m in mine if _is_method(sub, m)):
         if method in ELSEWHERE: raise ValueError(f'`{name}.{method}`: a subscriber has none, it '
             f'is never called; {ELSEWHERE[method]}')
         if EQUIVALENT.get(method) in events: raise ValueError(f'`{name}.{method}`: no such event; '
             f'the event is `{EQUIVALENT[method]}`')
-    foreign = sorted(m for m in mine if FOREIGN.match(m) and callable(getattr(sub, m)))
+    foreign = sorted(m for m in mine if FOREIGN.match(m) and _is_method(sub, m))
     if foreign and not mine & {*events}: raise ValueError(
         f'{name} listens to no event: `{foreign[0]}` is none; '
         f'did you mean `{nearest_event(foreign[0], events)}`?')

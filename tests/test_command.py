@@ -1,4 +1,4 @@
-"""The command as a user has it: installed from the wheel into an empty folder, in processes."""
+"""The command as a user has it: installed by pip into an empty folder, in processes of its own."""
 import csv
 import json
 import os
@@ -50,11 +50,8 @@ def place(tmp_path_factory):
     names = 'settings.ini', 'setup.py', 'README.md', 'LICENSE', 'MANIFEST.in', 'nntrain', 'tools'
     subprocess.run(['cp', '-r', *(str(ROOT/name) for name in names), str(source)], check=True)
     env = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-    subprocess.run([*pip, 'wheel', '--no-build-isolation', '--no-deps', '-w', str(folder/'dist'),
-                    str(source)], check=True, env=env, timeout=300)
-    wheel, = (folder/'dist').glob('nntrain-*.whl')
-    subprocess.run([*pip, 'install', '--no-deps', '--no-index', '--target', str(folder/'site'),
-                    str(wheel)], check=True, env=env, timeout=300)
+    subprocess.run([*pip, 'install', '--no-build-isolation', '--no-deps', '--no-index', '--target',
+                    str(folder/'site'), str(source)], check=True, env=env, timeout=300)
     (folder/'empty').mkdir()
     return folder/'empty'
 
@@ -67,7 +64,27 @@ def python(place, *words, cwd=None, code=0):
     return done.stdout if code == 0 else done.stderr
 
 
-def nntrain(place, *words, **kwargs): return python(place, '-m', 'nntrain', *words, **kwargs)
+SEVERAL = """
+import contextlib, io, json, runpy, sys
+from nntrain.cli.main import main
+told = []
+for words in json.loads(sys.argv[1]):
+    code = 0
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+        try:
+            if words[0].endswith('.py'): runpy.run_path(words[0], run_name='__main__')
+            else: code = main(words)
+        except SystemExit as end: code = end.code
+    told.append((code, out.getvalue()))
+print(json.dumps(told))"""
+
+
+def commands(place, *lines, cwd=None):
+    "What commands or scripts print, one after the other in one process: torch is imported once."
+    done = python(place, '-c', SEVERAL, json.dumps([line.split() for line in lines]), cwd=cwd)
+    told = json.loads(done.splitlines()[-1])
+    for line, (code, text) in zip(lines, told): assert code in (0, None, 2), (line, text)
+    return told
 
 
 @pytest.fixture(scope='module')
@@ -87,9 +104,17 @@ def pets(place):
 
 
 @pytest.fixture(scope='module')
-def run(place, pets):
-    printed = nntrain(place, 'train', '--data', 'pets', '--skip-broken', '--epochs=3', '--out=run')
-    assert '3 of 600 files are left out' in printed and 'pictures of ' in printed
+def told(place, pets):
+    "What the commands say to one who trains on the pictures, predicts, reports, makes a project."
+    return commands(place, 'train --data pets --skip-broken --epochs=3 --out=run',
+        'predict run pets --csv=said.csv --json=said.json --skip-broken',
+        'report run -o page.html', 'init mine', 'init noted --model=linear', 'init mine')
+
+
+@pytest.fixture(scope='module')
+def run(place, told):
+    (code, printed), *_ = told
+    assert code == 0 and '3 of 600 files are left out' in printed and 'pictures of ' in printed
     return place/'run'
 
 
@@ -121,9 +146,13 @@ def browse(file, pictures):
         page.goto(file.as_uri())
         for selector, style, wanted in (('body', 'backgroundColor', 'rgb(255, 255, 255)'),
                                         ('nav', 'display', 'none'), ('pre', 'whiteSpace', 'pre-wrap'),
-                                        ('body', 'fontSize', '12px')):
+                                        ('body', 'fontSize', '12px'),
+                                        ('.confusion', 'breakInside', 'avoid')):
             found = page.locator(selector).first.evaluate(f'e => getComputedStyle(e).{style}')
             if found != wanted: complaints.append(f'printed {selector}: {style} is {found}')
+        curves = page.locator('.row').first
+        columns = curves.evaluate('e => getComputedStyle(e).gridTemplateColumns').split()
+        if len(columns) != 2: complaints.append(f'printed curves: {columns}, not two in a row')
         wide = page.evaluate('document.documentElement.scrollWidth')
         if wide > 680: complaints.append(f'{wide} pixels printed at 680')
         if pictures: page.pdf(path=pictures/f'{file.parent.name}.pdf')
@@ -170,7 +199,6 @@ def test_no_line_is_wider_than_the_terminal(place, columns):
 def test_600_pictures_of_many_sizes_with_three_broken_ones(place, run, pets):
     with open(run/'left_out.csv', newline='') as file: left = [*csv.DictReader(file)]
     assert [Path(row['path']).name for row in left] == ['000.png', '001.png', '002.png']
-    nntrain(place, 'predict', 'run', 'pets', '--csv=said.csv', '--json=said.json', '--skip-broken')
     with open(place/'said.csv', newline='') as file: rows = [*csv.DictReader(file)]
     again = json.loads((place/'said.json').read_text())
     assert len(rows) == len(again) == 597
@@ -179,37 +207,44 @@ def test_600_pictures_of_many_sizes_with_three_broken_ones(place, run, pets):
     assert [row['label'] for row in again] == [row['label'] for row in rows]
 
 
+def tells_its_environment(page):
+    for what in 'torch', 'python', 'system', 'device':
+        assert f'<td>{what}</td>' in page.read_text(), what
+
+
 def test_report_of_a_run_in_a_browser(place, run):
-    nntrain(place, 'report', 'run', '-o', 'page.html')
     kept = os.environ.get('NNTRAIN_PICTURES')
     titles, complaints = browse(place/'page.html', Path(kept) if kept else None)
     assert titles == ['Summary', 'Curves', 'Learning rate', 'Confusion', 'Worst samples', 'Time',
                       'What was trained', 'Environment']
     assert complaints == []
-    told = (place/'page.html').read_text()
-    for what in 'torch', 'python', 'system', 'device': assert f'<td>{what}</td>' in told, what
+    tells_its_environment(place/'page.html')
 
 
-def test_a_project_of_ones_own(place):
-    nntrain(place, 'init', 'mine')
-    project = place/'mine'
-    settings = (project/'settings.toml').read_text().replace('epochs = 10', 'epochs = 1')
-    (project/'settings.toml').write_text(settings)
-    assert 'accuracy' in python(place, 'train.py', cwd=project)
-    nntrain(place, 'report', 'run', cwd=project)
+def one_epoch(project):
+    settings = (project/'settings.toml').read_text()
+    assert 'epochs = 10' in settings
+    (project/'settings.toml').write_text(settings.replace('epochs = 10', 'epochs = 1'))
+    return project
+
+
+def test_a_project_of_ones_own(place, told):
+    (made, _), (refused, error) = told[3], told[5]
+    assert made == 0 and refused == 2 and 'is there already and not empty' in error
+    project = one_epoch(place/'mine')
+    (_, printed), (code, _) = commands(place, 'train.py', 'report run', cwd=project)
+    assert 'accuracy' in printed and code == 0
     kept = os.environ.get('NNTRAIN_PICTURES')
     titles, complaints = browse(project/'run/report.html', Path(kept) if kept else None)
     assert 'Confusion' in titles and 'What is missing' in titles and complaints == []
-    error = nntrain(place, 'init', 'mine', code=2)
-    assert 'is there already and not empty' in error
+    tells_its_environment(project/'run/report.html')
 
 
-def test_the_notebook_of_a_project(place, monkeypatch):
+def test_the_notebook_of_a_project(place, told, monkeypatch):
     import nbformat
     from nbclient import NotebookClient
-    nntrain(place, 'init', 'noted', '--model=linear')
     monkeypatch.setenv('PYTHONPATH', str(place.parent/'site'))
-    nb = nbformat.read(place/'noted/train.ipynb', 4)
+    nb = nbformat.read(one_epoch(place/'noted')/'train.ipynb', 4)
     NotebookClient(nb, kernel_name='python3', timeout=300,
                    resources=dict(metadata=dict(path=str(place/'noted')))).execute()
     assert (place/'noted/run/loop.py').is_file()

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from nntrain.all import *
+from nntrain.tracking.history import History
 
 MISTAKES = {}   # what somebody does -> (function that does it, words that the text must have)
 
@@ -195,7 +196,7 @@ def _(): learner().fit_one_cycle(1, lr_max=0.1)
 @mistake('half an epoch', '0.5', 'whole number', 'StopAfterS')
 def _(): learner().fit(0.5)
 
-@mistake('the number of epochs as a text', "'3'", 'whole number')
+@mistake('the number of epochs as a text', "'3'", 'whole number', 'without quotes')
 def _(): learner().fit('3')
 
 @mistake('fit within a fit', '`fit`', 'rehearse')
@@ -621,6 +622,161 @@ def _(): MetricsS('accuracy')
 
 @mistake('two schedules of the rate', 'lr', 'ScheduleS')
 def _(): learner(subs=[ScheduleS(lr=linear(1., 0.)), ScheduleS(lr=linear(1., 0.))])
+
+
+# a learner used as what it is not
+
+@mistake('a learner that is called', '`predict_items([x])`', 'learn.model(x)')
+def _(): learner()(data()[0])
+
+@mistake('a learner that is indexed', 'learn.model[0]', 'learn.dls.train')
+def _(): learner()[0]
+
+@mistake('a learner that is iterated', 'learn.dls.train')
+def _(): list(learner())
+
+@mistake('predict without an input', 'learn.predict_items([x])')
+def _(): learner().predict()
+
+@mistake('predict with an input', '`predict_items([x])`')
+def _(): learner().predict(data()[0])
+
+@mistake('log without a name', 'learn.log("kl", 0.5)')
+def _(): learner().log(0.5)
+
+@mistake('log with keywords', 'learn.log("kl", 0.5)')
+def _(): learner().log(accuracy=0.5)
+
+# what is given to a subscriber, a loader, a metric
+
+@mistake('a keyword that a subscriber has not', 'has no `every`', '`every_steps`', 'It takes')
+def _(): CheckpointS('run', every=1)
+
+@mistake('restore_best_weights= of Keras', 'has no `restore_best_weights`', 'patience')
+def _(): EarlyStoppingS('valid loss', restore_best_weights=True)
+
+@mistake('an argument for a subscriber that takes none', 'takes no arguments')
+def _():
+    class PlainS(Subscriber): pass
+    PlainS(3)
+
+@mistake('usual without brackets', 'call it', 'usual(...)')
+def _(): learner(subs=usual)
+
+@mistake('usual in a list', 'list within the list', '[*usual(accuracy), YourS()]')
+def _(): learner(subs=[usual(accuracy)])
+
+@mistake('a list of metrics', 'MetricsS(*metrics)')
+def _(): MetricsS([accuracy])
+
+@mistake('metrics= of MetricsS', 'MetricsS(*metrics)')
+def _(): MetricsS(metrics=[accuracy])
+
+@mistake('accuracy of numbers', 'MetricsS()', 'classes of shape (n,)')
+def _(): learner(mlp(out=1), loaders(data()[0], data()[0][:, :1]), nn.MSELoss(),
+                 subs=MetricsS(accuracy)).fit(1)
+
+@mistake('accuracy of one output', '(scores > 0) == y')
+def _():
+    dls = loaders(data()[0], (data()[1] > 0).float())
+    model = nn.Sequential(mlp(out=1), nn.Flatten(0))
+    learner(model, dls, nn.BCEWithLogitsLoss(), subs=MetricsS(accuracy)).fit(1)
+
+@mistake('clipping at 0', 'nothing is learned', 'leave it out')
+def _(): GradientClipS(0.)
+
+@mistake('a curve without its name', 'lr=one_cycle(0.1)')
+def _(): ScheduleS(one_cycle)
+
+@mistake("a class of torch's schedulers for a curve", 'TorchScheduleS(partial(StepLR')
+def _(): ScheduleS(lr=torch.optim.lr_scheduler.StepLR)
+
+@mistake("a scheduler of torch without its settings", 'partial(StepLR, step_size=')
+def _(): TorchScheduleS(torch.optim.lr_scheduler.StepLR)
+
+@mistake('a scheduler of torch that is made already', 'partial(StepLR')
+def _():
+    opt = torch.optim.SGD(mlp().parameters(), .1)
+    TorchScheduleS(torch.optim.lr_scheduler.StepLR(opt, 1))
+
+@mistake('three loaders', 'a dict of several')
+def _(): DataLoaders(loader(*data()), loader(*data()), loader(*data()))
+
+@mistake('test= of the loaders', 'a dict of several')
+def _(): DataLoaders(loader(*data()), test=loader(*data()))
+
+@mistake('loaders that are indexed', '`dls.train` and `dls.valid`')
+def _(): loaders(*data())[0]
+
+@mistake('loaders that are iterated', 'next(iter(dls.train))')
+def _(): list(loaders(*data()))
+
+# what does not fit, though all runs
+
+@mistake('a sigmoid before BCEWithLogitsLoss', 'without the sigmoid')
+def _(): regression((data()[1] > 0).float(), nn.BCEWithLogitsLoss(),
+                    nn.Sequential(mlp(out=1), nn.Sigmoid(), nn.Flatten(0))).fit(1)
+
+@mistake('a ReLU before cross entropy', 'leave the last ReLU out')
+def _(): learner(nn.Sequential(mlp(), nn.ReLU())).fit(1)
+
+@mistake('a loss that is summed', "reduction='mean'")
+def _(): learner(loss_fn=nn.CrossEntropyLoss(reduction='sum')).fit(1)
+
+@mistake('classes of int32', 'y.long()')
+def _(): learner(dls=loaders(data()[0], data()[1].int())).fit(1)
+
+@mistake('classes of bool', 'y.long()')
+def _(): learner(mlp(out=2), loaders(data()[0], data()[1] > 0)).fit(1)
+
+@mistake('weights of classes of float64', 'weight.float()')
+def _(): learner(loss_fn=nn.CrossEntropyLoss(weight=torch.ones(3).double())).fit(1)
+
+@mistake('scores with a dimension too many', '.flatten(1)')
+def _(): learner(nn.Sequential(mlp(), nn.Unflatten(1, (3, 1)))).fit(1)
+
+# a learner that is changed, what came out of it
+
+def changed(name, value):
+    learn = learner()
+    setattr(learn, name, value)
+    learn.fit(1)
+
+@mistake('learn.opt that is a class', 'learn.optim_class = Adam')
+def _(): changed('opt', torch.optim.Adam)
+
+@mistake('learn.loss_fn that is a name', "'mse'", 'nn.CrossEntropyLoss()')
+def _(): changed('loss_fn', 'mse')
+
+@mistake('learn.lr that is a text', '`lr` must be a number')
+def _(): changed('lr', '0.1')
+
+@mistake('learn.dls that is one loader', 'DataLoaders(dls)')
+def _(): changed('dls', loader(*data()))
+
+@mistake('the curve of lr_find for a rate', '`valley`')
+def _(): learner().fit(1, lr=learner().lr_find())
+
+@mistake('the suggestion of lr_find by the name of Lightning', '`valley`')
+def _(): learner().lr_find().suggestion()
+
+@mistake('history.history of Keras', "history['valid','loss']")
+def _(): History().history
+
+@mistake('history.plot', 'history.plot_loss()')
+def _(): History().plot()
+
+@mistake('weights for Keras', 'model.safetensors')
+def _(): learner().save('model.h5')
+
+@mistake('weights into a folder that is not there', 'there is no folder', 'make it first')
+def _(): learner().save('is-not-there/model.safetensors')
+
+@mistake('weights that are not there', 'is missing', 'is the path right')
+def _(): learner().load('is-not-there.safetensors')
+
+@mistake('rows of numbers for predict_items', 'prepare=torch.stack')
+def _(): learner().predict_items([data()[0][0]])
 
 
 def told(function):

@@ -21,10 +21,13 @@ from nntrain.all import *
 from nntrain.cli.run_folder import draw_png, plot_history
 from nntrain.inspect.hooks import plot_activations, plot_gradients, plot_histograms
 from nntrain.inspect.timing import TimingS
+from nntrain.data.names import number_text
 from nntrain.progress import LossCurve, plot_losses
 from nntrain.tracking.history import compare
 from nntrain.variants.gan import show_rows
 
+NAMES = ['zero', 'one', 'two', 'a long name of a class', 'four', 'five', 'six', 'seven', 'eight',
+         'another very long name']
 PICTURES = 'show_batch', 'show_results', 'top_losses', 'show_rows'   # no axes to label
 
 
@@ -57,6 +60,9 @@ def plots():
                   show_rows=show_rows({1: torch.rand(8, 1, 8, 8), 2: torch.rand(8, 1, 8, 8)}, 'epochs'))
     curve.points, curve.valid = [*enumerate(history.series().tolist(), 1)], {'valid': [(69, 1.)]}
     found['plot_losses'] = plot_losses(curve)
+    dls.classes = NAMES
+    found |= dict(long_batch=learn.show_batch(), long_results=learn.show_results(),
+                  long_losses=learn.top_losses(8)[1], long_confusion=learn.plot_confusion())
     rows = [dict(epoch=e, mode=m, loss=1/(e+1), accuracy=.5) for e in range(4) for m in ('train', 'valid')]
     made = pyplot.subplots(1, 2, figsize=(9, 4), layout='constrained')[1]
     plot_history(rows, *made)
@@ -79,7 +85,10 @@ def test_every_plot_has_labels_whole_epochs_and_nothing_outside(plots):
         whole, page = figure.get_tightbbox(), figure.get_size_inches()
         over = min(whole.x0, whole.y0, page[0]-whole.x1, page[1]-whole.y1)
         if over < -0.02: wrong.append((name, f'is cut off by {-over:.2f} inches'))
-        if name in PICTURES: continue
+        boxes = [ax.title.get_window_extent() for ax in axes if ax.get_title()]
+        if any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i]):
+            wrong.append((name, 'titles overlap'))
+        if name in PICTURES or name in ('long_batch', 'long_results', 'long_losses'): continue
         for ax in axes:
             shared = ax.get_shared_x_axes().get_siblings(ax)
             if not any(one.get_xlabel() for one in shared): wrong.append((name, 'x has no label'))
@@ -87,6 +96,51 @@ def test_every_plot_has_labels_whole_epochs_and_nothing_outside(plots):
             ticks = ax.get_xticks() if ax.get_xlabel() == 'epochs' else ()
             if any(tick % 1 for tick in ticks): wrong.append((name, f'epochs {ticks}'))
     assert wrong == []
+
+
+def test_no_legend_covers_a_curve(plots):
+    wrong = []
+    for name in 'plot_activations', 'plot_gradients', 'timing', 'plot_plan':
+        figure = plots[name][0].figure
+        figure.canvas.draw()
+        for legend in [ax.get_legend() for ax in figure.axes if ax.get_legend()] + figure.legends:
+            box = legend.get_window_extent()
+            wrong += [name for ax in figure.axes
+                      if ax.get_window_extent().shrunk(.98, .98).overlaps(box)]
+    assert wrong == []
+
+
+def test_numbers_are_written_in_one_way(plots):
+    for name in 'lr_find', 'plot_gradients': plots[name][0].figure.canvas.draw()
+    texts = [text.get_text() for text in plots['lr_find'][0].get_legend().get_texts()]
+    ticks = [text.get_text() for name in ('lr_find', 'plot_gradients') for ax in plots[name]
+             for axis in (ax.xaxis, ax.yaxis) if axis.get_scale() == 'log'
+             for text in axis.get_ticklabels(which='both')]
+    shown = [text.split()[-1] for text in texts[2:]] + [text for text in ticks if text]
+    assert len(shown) > 8
+    assert shown == [number_text(float(text)) for text in shown]
+
+
+def test_what_is_written_can_be_read_in_the_dark():
+    with pyplot.style.context('dark_background'):
+        learn = Learner(mlp(), DataLoaders.from_hf_dd(load_digits(), batch_size=64), F.cross_entropy)
+        for axes in learn.show_batch(), learn.show_results(), learn.top_losses(8)[1]:
+            colours = {ax.title.get_color() for ax in axes.flat if ax.get_title()}
+            assert colours <= {'white', 'tab:red'} and colours
+        pyplot.close('all')
+
+
+def test_runs_of_different_optimizers_are_compared_by_what_both_have():
+    found = []
+    for optim_class in torch.optim.SGD, torch.optim.AdamW:
+        recorder = RecorderS()
+        torch.manual_seed(0)
+        batch = torch.ones(8, 64), torch.arange(8)
+        Learner(mlp(), DataLoaders([batch]), F.cross_entropy, optim_class, .1, subs=recorder).fit(1)
+        found.append(recorder.history)
+    texts = [text.get_text() for text in compare(*found).get_legend().get_texts()]
+    pyplot.close('all')
+    assert all('momentum' in text and 'beta2' not in text for text in texts), texts
 
 
 def test_units_and_where_curves_begin(plots):

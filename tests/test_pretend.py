@@ -104,6 +104,7 @@ def subscribers(folder):
              for name,sub in plain.items()}
     found['learn.log'] = logging
     found['fp16'] = lambda: make(MixedPrecisionS('fp16'))
+    found['skipped batches, accumulation'] = lambda: make(StopOnNaNS('skip'), GradientAccumulationS(2))
     found['accumulation, clipping, bf16, averages, schedule'] = lambda: make(
         GradientAccumulationS(2), MixedPrecisionS(), GradientClipS(1.), EMAS(),
         ScheduleS(lr=one_cycle(.1)), MetricsS(accuracy, show=False), RecorderS())

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 
 from nntrain.all import *
 from nntrain.checkpoint.folder import resume
+from nntrain.inference.export import few_rows, tensors_of
+from nntrain.learner import split_batch
 
 
 def batches(make, sizes=(5, 6, 7), seed=0):
@@ -59,7 +61,7 @@ def first_of(preds): return preds[0] if isinstance(preds, tuple) else preds
 
 
 @pytest.mark.parametrize('kind', KINDS)
-def test_every_verb_takes_a_model_that_computes_its_loss(kind, tmp_path):
+def test_a_model_that_computes_its_loss(kind):
     learn = learner(kind)
     by_hand,_ = small(kind)
     opt = torch.optim.AdamW(by_hand.parameters(), 1e-3)
@@ -88,26 +90,6 @@ def test_every_verb_takes_a_model_that_computes_its_loss(kind, tmp_path):
     with learn.rehearse(): learn.fit(1)
     learn.check()
     if kind == 'classifier': learn.explain()
-    assert 1e-8 < learn.lr_find(n_batches=10, repeats=1, tries=0).lrs[0] < 10
-    learn.fit_one_cycle(1, 1e-3, subs=EMAS())
-    learn.save(tmp_path/'model.safetensors')
-    again = learner(kind)
-    again.load(tmp_path/'model.safetensors')
-    assert again.validate() == learn.validate()
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_resume_in_the_middle_of_an_epoch(kind):
-    states = []
-    whole = learner(kind)
-    def keep(learn):
-        if learn.training and learn.iter == 1: states.append(learn.state_dict())
-    whole.on('after_batch', keep, order=SAVE+1)
-    torch.manual_seed(1)
-    whole.fit(2)
-    part = learner(kind)
-    part.fit(2, resume=states[0])
-    assert all(map(torch.equal, part.model.parameters(), whole.model.parameters()))
 
 
 def test_a_batch_of_a_table_of_transformers(capsys):
@@ -138,13 +120,33 @@ def pieces(make, n=4, bs=4, **kwargs):
     return DataLoaders(*(torch.utils.data.DataLoader(rows, bs, **kwargs) for _ in range(2)))
 
 
-def needs(name): return pytest.importorskip(name, reason=f'{name} is not installed')
+def needs(name):
+    more = ', or torchvision, without which it cannot be imported,'*(name == 'timm')
+    return pytest.importorskip(name, reason=f'{name}{more} is not installed')
 
 
 def text(*subs): return learner('classifier', *subs)
 def questions(*subs): return learner('questions', *subs)
 def masked(*subs): return learner('masked words', *subs)
-def sequences(*subs): return learner('T5', *subs)
+def words(*subs): return learner('GPT-2', *subs)
+
+
+def sequences(*subs):
+    "The decoder's words are inputs, which a file needs; else the model makes them of its targets."
+    learn = learner('T5', *subs)
+    for loader in (learn.dls.train, learn.dls.valid):
+        for batch in loader: batch['decoder_input_ids'] = learn.model._shift_right(batch['labels'])
+    return learn
+
+
+def vision(*subs):
+    tf = needs('transformers')
+    torch.manual_seed(0)
+    model = tf.ViTForImageClassification(tf.ViTConfig(
+        hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32,
+        image_size=8, patch_size=4, num_channels=1, num_labels=3))
+    dls = pieces(lambda i: dict(pixel_values=torch.randn(1, 8, 8), labels=i%3))
+    return Learner(model, dls, None, torch.optim.AdamW, 1e-3, subs)
 
 
 def lora(*subs):
@@ -313,17 +315,32 @@ def webdataset(*subs):
                    torch.optim.SGD, 0.1, subs)
 
 
-# lines or arguments beyond `Learner(model, dls, loss, optimizer, lr)`; where an export can be, its
-# format
+# lines or arguments beyond `Learner(model, dls, loss, optimizer, lr)`; the formats of its export,
+# or why it can be no file
+BOTH = 'pt2','onnx'
 CLIENTS = {
-    'transformers text': (text, 0, None), 'question answering': (questions, 0, None),
-    'masked LM': (masked, 0, None), 'seq2seq': (sequences, 0, None), 'LoRA': (lora, 0, None),
-    'timm': (pictures, 0, 'pt2'), 'segmentation': (segmentation, 0, 'pt2'),
-    'detection': (detection, 0, None), 'graph': (graph, 0, None),
-    'VAE': (autoencoder, 0, None), 'diffusion': (diffusion, 0, None),
-    'SimCLR': (contrastive, 1, None), 'triplets': (triplets, 1, None),
-    'REINFORCE': (reinforce, 0, None), 'webdataset': (webdataset, 1, None)}
+    'BERT': (text, 0, BOTH), 'question answering': (questions, 0, ['pt2']),
+    'masked LM': (masked, 0, ['pt2']), 'GPT-2': (words, 0, ['pt2']), 'T5': (sequences, 0, ['pt2']),
+    'ViT': (vision, 0, ['pt2']), 'LoRA': (lora, 0, ['pt2']), 'timm': (pictures, 0, BOTH),
+    'segmentation': (segmentation, 0, BOTH),
+    'detection': (detection, 0, 'the input x of the model is a tuple'),
+    'graph': (graph, 0, 'the input x of the model is a DataBatch'),
+    'VAE': (autoencoder, 0, ['pt2']), 'diffusion': (diffusion, 0, 'draws random numbers'),
+    'SimCLR': (contrastive, 1, BOTH), 'triplets': (triplets, 1, ['pt2']),
+    'REINFORCE': (reinforce, 0, ['pt2']), 'webdataset': (webdataset, 1, ['pt2'])}
 DONE = {}
+
+
+def same_in_a_file(learn, path, any_length=False):
+    "The file's predictions, of three rows and of texts of another length, are the learner's."
+    file = load_predictor(learn.export(path, prepare=None, any_length=any_length))
+    for batch in [*learn.dls.valid][:1 + any_length]:
+        batch = few_rows(batch, learn.n_inp, 3)
+        given = split_batch(batch, learn.n_inp)[0]
+        found = tensors_of(file.scores(given[0] if len(file.inputs) == 1 and isinstance(
+            given, tuple) else given))
+        for name,wanted in tensors_of(learn.get_preds([batch])[0]).items():
+            assert torch.allclose(found[name], wanted, atol=1e-4)
 
 
 def weights(learn): return [t.clone() for t in learn.model.state_dict().values()]
@@ -332,7 +349,7 @@ def same(a, b): return len(a) == len(b) and all(map(torch.equal, a, b))
 
 @pytest.mark.parametrize('kind', CLIENTS)
 def test_every_kind_of_client_through_every_verb(kind, tmp_path):
-    make,lines,ending = CLIENTS[kind]
+    make,lines,formats = CLIENTS[kind]
     states = []
     def keep(learn):
         if learn.training and learn.epoch == 1 and learn.iter == 0: states.append(
@@ -365,9 +382,12 @@ def test_every_kind_of_client_through_every_verb(kind, tmp_path):
     again.load(tmp_path/'model.safetensors')
     assert same(weights(again), weights(part))
     done.append('save/load')
-    if ending:
-        path = part.export(tmp_path/f'model.{ending}')
-        assert path.exists()
+    if isinstance(formats, str):
+        with pytest.raises(ValueError, match=formats): part.export(tmp_path/'model.pt2')
+        assert not (tmp_path/'model.pt2').exists()
+    else:
+        if 'onnx' in formats: needs('onnxscript'),needs('onnxruntime')
+        for ending in formats: same_in_a_file(part, tmp_path/f'model.{ending}', kind == 'BERT')
         done.append('export')
     DONE[kind] = lines,done
 
@@ -438,7 +458,7 @@ def test_adapters_in_the_format_of_peft(tmp_path):
 
     learn = lora()
     learn.model.base_model.model.bert.embeddings.word_embeddings.weight.requires_grad_(True)
-    with pytest.raises(ValueError, match='word_embeddings.weight is trained, too'):
+    with pytest.raises(ValueError, match='training changes .*word_embeddings.weight, too'):
         learn.save(tmp_path/'less', trainable=True)
     assert not (tmp_path/'less').exists()
     learn.save(tmp_path/'less.safetensors', trainable=True)
@@ -468,6 +488,37 @@ def test_the_average_of_adapters_is_what_peft_reads(tmp_path):
     assert any(p.any() for name,p in learn.model.named_parameters() if 'lora_A.second' in name)
 
 
+class Normed(torch.nn.Sequential):
+    def __init__(self):
+        linear = torch.nn.Linear
+        super().__init__(linear(8, 6), torch.nn.BatchNorm1d(6), torch.nn.ReLU(), linear(6, 3))
+
+
+def normed(*subs, keep=None):
+    "An adapter on a base whose batch norm goes on counting, as frozen weights are no frozen buffers."
+    peft = needs('peft')
+    torch.manual_seed(0)
+    model = peft.get_peft_model(Normed(), peft.LoraConfig(r=2, target_modules=['0'],
+                                                          modules_to_save=keep))
+    dls = pieces(lambda i: (torch.randn(8)+3, i%3), n=3, shuffle=True)
+    return Learner(model, dls, F.cross_entropy, torch.optim.Adam, 0.01, subs)
+
+
+def test_statistics_of_a_frozen_base_are_kept_or_the_adapter_is_refused(tmp_path):
+    assert check_resume(normed, at=[('after_batch', 2), ('before_validate', 1)], trainable=True)
+    for keep,where in ((None, 'file.safetensors'), (['1'], 'folder')):
+        learn = normed(keep=keep)
+        before = learn.model.state_dict()['base_model.model.3.weight'].clone()
+        learn.fit(1)
+        learn.save(tmp_path/where, trainable=True)
+        again = normed(keep=keep)
+        assert again.load(tmp_path/where) == [] and same(weights(again), weights(learn))
+        assert torch.equal(learn.model.state_dict()['base_model.model.3.weight'], before)
+    with pytest.raises(ValueError, match='training changes base_model.model.1.running_mean, too'):
+        normed().save(tmp_path/'other', trainable=True)
+    assert not (tmp_path/'other').exists()
+
+
 def test_boxes_and_graphs_are_counted_as_they_are():
     "Rows of a detection model and of graphs, by hand."
     learn = detection(MetricsS(overlap, show=False))
@@ -486,52 +537,6 @@ def test_boxes_and_graphs_are_counted_as_they_are():
     right = (preds.argmax(1) == targets).float().mean().item()
     assert learn.n_samples == len(preds) == 10      # batches of 4, 4 and 2 graphs
     assert learn.validate()['accuracy'] == pytest.approx(right)
-
-
-def without_mask(make):
-    "A learner on texts of one width, whose model is given their words alone."
-    def made(*subs):
-        learn = make(*subs)
-        learn.dls = DataLoaders(*([{k: v for k,v in batch.items() if k != 'attention_mask'}
-            for batch in batches(classes if make is text else tokens, (6, 6), seed)]
-            for seed in (0, 1)))
-        return learn
-    return made
-
-
-SEVERAL = 'takes 2 inputs, input_ids, attention_mask, and a file one tensor'
-EXPORTS = {    # kind -> learner, and the error of what can be no file
-    'text, words alone': (without_mask(text), None),
-    'masked LM, words alone': (without_mask(masked), None),
-    'transformers text': (text, SEVERAL), 'question answering': (questions, SEVERAL),
-    'masked LM': (masked, SEVERAL), 'seq2seq': (sequences, SEVERAL), 'LoRA': (lora, SEVERAL),
-    'timm': (pictures, None), 'segmentation': (segmentation, None),
-    'detection': (detection, 'the input of the model is a tuple'),
-    'graph': (graph, 'the input of the model is a DataBatch'),
-    'VAE': (autoencoder, 'the model gives a tuple of 3'),
-    'diffusion': (diffusion, 'the model draws random numbers'),
-    'SimCLR': (contrastive, 'takes 2 inputs, 0, 1'), 'triplets': (triplets, 'takes 3 inputs'),
-    'REINFORCE': (reinforce, None), 'webdataset': (webdataset, None)}
-
-
-@pytest.mark.parametrize('kind,format', [(kind, format) for kind,(_,error) in EXPORTS.items()
-                                         for format in ('pt2', 'onnx')[:1 + (error is None)]])
-def test_export_of_every_kind_or_the_true_reason(kind, format, tmp_path):
-    if format == 'onnx': needs('onnxscript'),needs('onnxruntime')
-    make,error = EXPORTS[kind]
-    learn = make()
-    torch.manual_seed(0)
-    learn.fit(1)
-    path = tmp_path/f'model.{format}'
-    if error is None:
-        inputs = learn.dls.valid[0]['input_ids'] if 'words' in kind else None
-        learn.export(path)
-        predictor = load_predictor(path)
-        if inputs is not None: assert torch.allclose(
-            predictor.scores(inputs[:3]), learn.get_preds()[0][:3], atol=1e-4)
-    else:
-        with pytest.raises(ValueError, match=error): learn.export(path)
-        assert not path.exists()
 
 
 def say(rows): return [' '.join(map(str, row if isinstance(row, list) else row.tolist()))

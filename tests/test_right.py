@@ -4,6 +4,8 @@ exactness, predicting, words.
     python -m pytest tests/test_right.py -k deciding    runs one kind
 """
 import collections
+import copy
+import functools
 import math
 import random
 import threading
@@ -25,6 +27,7 @@ from nntrain.all import *
 from nntrain.checkpoint.folder import resume
 from nntrain.pubsub import CancelFitException, CancelTrainException, CancelValidateException
 from nntrain.training.early_stopping import more_is_better
+from nntrain.variants.gan import hinge
 
 CASES = {}   # (kind, what meets what) -> function that asserts
 
@@ -63,6 +66,182 @@ def same(a, b):
     if isinstance(a, (list, tuple, collections.deque)):
         return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
     return a == b or a != a and b != b
+
+
+# 4: closures, several optimizers, other modules
+
+def lbfgs(schedule=lambda n: 0.5):
+    "A loop by hand: weights, their moving average, and the first loss of each step."
+    torch.manual_seed(5)
+    model, losses = mlp(), []
+    average = [p.detach().clone() for p in model.parameters()]
+    opt = torch.optim.LBFGS(model.parameters(), max_iter=4)
+    for n, (x, y) in enumerate(data()*2):
+        opt.param_groups[0]['lr'] = schedule(n)
+        def closure():
+            opt.zero_grad()
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+        losses.append(opt.step(closure).item())
+        decay = min(0.5, (2+n)/(11+n))
+        for mean, p in zip(average, model.parameters()): mean.lerp_(p.detach(), 1-decay)
+    return model, average, losses
+
+
+def flat(tensors): return torch.cat([t.detach().flatten() for t in tensors])
+
+
+@case('closures', 'LBFGS with an average, with a schedule, and the losses recorded')
+def _():
+    def run(*subs):
+        torch.manual_seed(5)
+        learn = learner(RecorderS(), *subs, model=mlp(), lr=0.5, optim=partial(torch.optim.LBFGS, max_iter=4))
+        learn.fit(2)
+        return learn
+    model, average, losses = lbfgs()
+    learn = run(EMAS(0.5), MetricsS(accuracy, show=False))
+    assert torch.allclose(flat(learn.model.parameters()), flat(average), atol=1e-5)
+    found = [loss for (_, _, mode), table in learn.history.tables.items() if mode == 'train' for loss in table['loss'].tolist()]
+    assert np.allclose(found, losses, atol=1e-5)
+    model, *_ = lbfgs(lambda n: 0.5 - 0.4*n/11)
+    learn = run(ScheduleS(lr=linear(0.5, 0.1)))
+    assert torch.allclose(flat(learn.model.parameters()), flat(model.parameters()), atol=1e-5)
+
+
+class BesideLBFGS(Learner):
+    def make_opt(self):
+        self.opt, self.other = torch.optim.LBFGS(self.model[0].parameters()), torch.optim.SGD(self.model[2].parameters(), 0.1)
+
+
+@case('closures', 'LBFGS with whom it cannot meet, refused before the first batch')
+def _():
+    for make in (lambda: GradientClipS(1.)), StopOnNaNS, (lambda: MixedPrecisionS('fp16')), (lambda: GradientAccumulationS(2)):
+        learn, batches = learner(make(), optim=torch.optim.LBFGS), []
+        learn.on('before_batch', batches.append)
+        with pytest.raises(ValueError, match=f'LBFGS evaluates .* {type(learn.subs[0]).__name__}.before_step would act on the first'):
+            learn.fit(1)
+        assert not batches
+    learn = learner(cls=BesideLBFGS)
+    with pytest.raises(ValueError, match='LBFGS evaluates .* cannot beside other optimizers, and there are 2'): learn.fit(1)
+
+
+class LearnedLoss(nn.Module):
+    "Has a weight of its own, and notes its mode."
+    def __init__(self):
+        super().__init__()
+        self.scale, self.modes = nn.Parameter(torch.ones(())), []
+    def forward(self, preds, targets):
+        self.modes.append(self.training)
+        return F.cross_entropy(preds*self.scale, targets)
+
+
+@case('modules', 'a loss with parameters, in an optimizer or refused; its mode')
+def _():
+    learn = learner(loss=LearnedLoss())
+    with pytest.raises(ValueError, match='1 trainable parameters are in no optimizer: loss_fn.scale; .*give those of a loss'): learn.fit(1)
+    assert not learn.loss_fn.modes
+    learn.optim_class = lambda params, lr: torch.optim.SGD([*params, *learn.loss_fn.parameters()], lr)
+    for training in True, False:
+        learn.loss_fn.train(training)
+        learn.loss_fn.modes.clear()
+        learn.fit(1)
+        assert learn.loss_fn.modes == [True]*6 + [False]*3 and learn.loss_fn.training == training
+    assert learn.loss_fn.scale != 1
+
+
+class SeededGAN(GANLearner):
+    def make_noise(self, n, seed=None):
+        return torch.randn(n, self.n_noise, generator=torch.Generator().manual_seed(100*self.epoch + 2*self.iter + (self.turn == 'generator')))
+
+
+class Noted(nn.Sequential):
+    def forward(self, x):
+        self.modes.append(self.training)
+        return super().forward(x)
+
+
+def gan_by_hand(k):
+    "Both networks and the average of the generator, against a loop by hand; the discriminator's mode."
+    torch.manual_seed(2)
+    generator, discriminator = nn.Linear(3, 4), Noted(nn.Linear(4, 1))
+    discriminator.modes = []
+    copies = [copy.deepcopy(net) for net in (generator, discriminator)]
+    learn = learner(EMAS(0.5), train=[(x,) for x, _ in data()], valid=[(x,) for x, _ in data(2)], model=generator,
+                    loss=hinge, cls=SeededGAN, optim=torch.optim.Adam, lr=0.01, discriminator=discriminator, n_noise=3, k=k)
+    discriminator.eval()
+    learn.fit(2)
+    made, judge = copies
+    opts = [torch.optim.Adam(net.parameters(), 0.01) for net in copies]
+    average = [p.detach().clone() for p in made.parameters()]
+    for n, (epoch, i) in enumerate((epoch, i) for epoch in range(2) for i in range(6)):
+        noise = lambda turn, size: torch.randn(size, 3, generator=torch.Generator().manual_seed(100*epoch + 2*i + turn))
+        for real in data()[i][0].chunk(k):
+            with torch.no_grad(): fake = made(noise(0, len(real)))
+            opts[1].zero_grad()
+            hinge(judge(fake), judge(real)).backward()
+            opts[1].step()
+        opts[0].zero_grad()
+        hinge(judge(made(noise(1, len(real))))).backward()
+        opts[0].step()
+        for mean, p in zip(average, made.parameters()): mean.lerp_(p.detach(), 1 - min(0.5, (2+n)/(11+n)))
+    assert torch.allclose(flat(discriminator.parameters()), flat(judge.parameters()), atol=1e-6)
+    assert torch.allclose(flat(generator.parameters()), flat(average), atol=1e-6)
+    assert (learn.n_steps, learn.n_discriminator_steps) == (12, 12*k)
+    assert discriminator.modes == ([True]*(2*k+1)*6 + [False]*2)*2 and not discriminator.training
+
+
+for k in 1, 2: case('modules', f'a GAN with {k} turns of its discriminator and an average')(partial(gan_by_hand, k))
+
+
+@case('optimizers', 'one that was assigned is used')
+def _():
+    learn = learner()
+    learn.opt = mine = torch.optim.Adam(learn.model.parameters(), 0.02)
+    learn.fit(1)
+    assert learn.opt is mine and len(mine.state) == 4 and mine.param_groups[0]['lr'] == 0.02
+    learn.opt.zero_grad()
+    learn.fit(1, lr=0.5)
+    assert learn.opt is mine and mine.param_groups[0]['lr'] == 0.02
+
+
+class WithoutOpt(Learner):
+    def make_opt(self):
+        self.first = torch.optim.Adam(self.model[0].parameters(), self.lr)
+        self.second = torch.optim.Adam(self.model[2].parameters(), self.lr)
+    def step(self): self.first.step(), self.second.step()
+    def zero_grad(self): self.first.zero_grad(), self.second.zero_grad()
+
+
+@case('optimizers', 'none is called `opt`, and they are kept')
+def _():
+    learn = learner(cls=WithoutOpt)
+    learn.fit(1)
+    kept = learn.first, learn.second
+    learn.fit(1, reset_opt=False, lr=0.3)
+    assert (learn.first, learn.second) == kept and learn.opt is None
+    assert all(state['step'] == 12 for opt in kept for state in opt.state.values())
+    assert [opt.param_groups[0]['lr'] for opt in kept] == [0.1, 0.1]
+    learn.fit(1)
+    assert learn.first is not kept[0]
+
+
+# 2: the rate of one fit, with an optimizer kept or new
+
+@case('rates', 'of one fit alone: kept, new, of layer groups, under a plateau')
+def _():
+    model, recorder = mlp(), RecorderS()
+    learn = learner(recorder, Fills([1., 2., 2., 2.], 'loss'), ReduceLROnPlateauS(patience=2, factor=0.5), model=model, lr=0.2,
+                    optim=GroupedOptim(torch.optim.SGD, model, ['0', '2'], rates=[0.5, 1.]))
+    fits = [dict(lr=0.1), dict(reset_opt=False), dict(lr=0.4, reset_opt=False), dict(reset_opt=False), dict(lr=slice(0.01, 0.1)),
+            dict(reset_opt=False), dict(lr=[0.3, 0.4], reset_opt=False), dict(reset_opt=False), {}]
+    for options in fits: learn.fit(4 if len(options) == 1 and 'lr' in options else 1, **options)
+    first = {}
+    for (fit, epoch, mode), table in recorder.history.tables.items():
+        if mode == 'train' and not epoch: first[fit] = [table['lr_0'][0].item(), table['lr'][0].item()]
+    wanted = [[0.05, 0.1], [0.1, 0.2], [0.2, 0.4], [0.1, 0.2], [0.01, 0.1], [0.1, 0.2], [0.3, 0.4], [0.1, 0.2], [0.1, 0.2]]
+    assert np.allclose([first[fit] for fit in sorted(first)], wanted), first
+    assert learn.lr == 0.2
 
 
 # 5: what a batch is
@@ -147,6 +326,68 @@ def _():
         learn = Learner(Last(), dls, F.cross_entropy)
         learn.batch = batch
         assert len(learn.yb) == 1 and learn.y.shape == (4,) and learn.batch_size == 4 and {*learn.y.tolist()} <= {0, 1}, (order, batch)
+
+
+GRAPHS = type('Graphs', (), dict(num_graphs=7, x=torch.zeros(50, 3), y=torch.zeros(7)))
+
+
+def table_of_counts():
+    "(batch, `n_inp`, samples): the first tensor with a dimension, else the first list."
+    x, y = torch.zeros(4, 3), torch.zeros(9)
+    return [((x, y), None, 4), ((torch.tensor(1.), y), None, 9), (dict(a=torch.tensor(1.), b=dict(c=x)), None, 4),
+            ((packed(x),), None, 4), ((np.zeros((5, 2)), ['a']*9), None, 5), ((['abc', 'de'],), None, 2), ((('abc', 'de', 'f'), None), None, 3),
+            (([torch.zeros(3, 8, 8), torch.zeros(3, 5, 5)], [dict(boxes=x)]*2), None, 2), (dict(text=['abc', 'de']), None, 2),
+            (dict(meta=dict(file=['a', 'b']), ids=x), None, 4), (dict(meta=dict(file=['a', 'b'])), None, 2),
+            (dict(table=torch.zeros(99, 2), ids=x), lambda batch: ((batch['ids'],), ()), 4),
+            (dict(table=torch.zeros(99, 2), ids=x), lambda batch: (dict(ids=batch['ids']), ()), 4), (GRAPHS(), None, 7), ((GRAPHS(),), None, 7)]
+
+
+@case('batch', 'counted: a table')
+def _():
+    for batch, n_inp, n in table_of_counts():
+        learn = learner(n_inp=n_inp)
+        learn.batch = batch
+        assert learn.batch_size == n, (batch, n, learn.batch_size)
+    for batch in (torch.tensor(1.), 3), dict(a=None):
+        learn = learner()
+        learn.batch = batch
+        with pytest.raises(TypeError, match='no tensor with a dimension and no list .*learn.batch_size = lambda'): learn.batch_size
+
+
+@case('batch', 'counted and split by functions, whatever is in front')
+def _():
+    batches = [dict(lookup=torch.zeros(99), sentence=x, verdict=y) for x, y in data()]
+    learn = learner(MetricsS(accuracy, show=False), model=Last(), train=batches, valid=batches, n_inp=lambda batch: (batch['sentence'], batch['verdict']))
+    def change(learn):
+        x, y = learn.x, learn.y
+        learn.x = x*1
+        assert torch.equal(learn.x, x) and torch.equal(learn.y, y) and learn.batch_size == len(y)
+    with learn.on('before_batch', change): learn.fit(1, subs=BatchTransformS(lambda x: x))
+    assert learn.n_samples == 27
+    learn.batch_size = lambda batch: 2
+    learn.fit(1)
+    assert learn.n_samples == 12
+    with pytest.raises(TypeError, match='is to return inputs and targets'): learner(n_inp=lambda batch: batch[0]).fit(1)
+
+
+@case('batch', "of a dict: transformers' names of targets")
+def _():
+    for name in ('label', 'labels', 'label_ids', 'start_positions', 'end_positions', 'class_labels', 'mask_labels', 'next_sentence_label'):
+        batches = [{'attention_mask': torch.ones_like(x), name: y, 'x': x} for x, y in data()]
+        learn = learner(model=Last(), train=batches, valid=batches)
+        learn.batch = batches[0]
+        assert learn.y is batches[0][name] and [*learn.xb] == ['attention_mask', 'x']
+        learn.fit(1)
+
+
+@case('batch', 'of a data set whose target nobody named is asked for')
+def _():
+    datasets = pytest.importorskip('datasets')
+    split = datasets.Dataset.from_dict(dict(price=[1., 2.]*4, a=[1., 2.]*4, b=[3., 4.]*4)).with_format('torch')
+    with pytest.raises(ValueError, match=r"which of the columns \['price', 'a', 'b'\] is the target.*`?target='b'"):
+        DataLoaders.from_hf_dd(datasets.DatasetDict(train=split, test=split), batch_size=4)
+    dls = DataLoaders.from_hf_dd(datasets.DatasetDict(train=split, test=split), batch_size=4, target='price')
+    assert next(iter(dls.valid))[-1].flatten().tolist() == [1., 2.]*4
 
 
 # 6: what is kept
@@ -499,26 +740,32 @@ def collated(draw): return lambda items: (torch.stack([x for x, _ in items]) + d
 
 
 def own_generator(kind, where, tmp_path):
-    "A run that goes on is exact, or somebody says so before it trains."
-    def run(name, stop=None):
-        draw = Draws(kind)
+    "A run that goes on is exact, or its first start says before the first batch that it is not."
+    def run(name, stop=None, exact=False):
+        draw, at_first = Draws(kind), []
         dataset = Noisy(draw if where == 'data set' else lambda: 0.)
         if where == 'transform': dataset.draw, dataset.transform = (lambda: dataset.transform()), draw
         collate = collated(draw) if where == 'collate' else partial(add_to, draw=draw) if where == 'partial' else None
         learn = learner(train=DataLoader(dataset, 4, shuffle=True, collate_fn=collate), valid=data(2))
         def end(learn):
+            if not at_first: at_first.append([str(one.message) for one in told])
             if learn.train_iter == stop: raise RuntimeError('killed')
         learn.on('before_batch', end)
-        learn.fit(3, subs=CheckpointS(tmp_path/name, every_steps=1, keep=20, background=False, on_error=None), resume=True)
-        return torch.cat([p.detach().flatten() for p in learn.model.parameters()])
-    whole = run('whole')
-    for stop in 2, 7:
-        with pytest.raises(RuntimeError, match='killed'): run(f'{stop}', stop)
         with warnings.catch_warnings(record=True) as told:
             warnings.simplefilter('always')
-            again = run(f'{stop}')
-        said = [str(one.message) for one in told]
-        assert torch.equal(whole, again) or any('generator of its own' in text for text in said), (stop, said)
+            try: learn.fit(3, resume=True, subs=CheckpointS(tmp_path/name, every_steps=1, keep=20, background=False,
+                                                            on_error=None, exact=exact))
+            except RuntimeError as error: assert 'killed' in str(error)
+        return torch.cat([p.detach().flatten() for p in learn.model.parameters()]), at_first[0]
+    whole, said = run('whole')
+    named = [text for text in said if 'generator of its own' in text]
+    for stop in 2, 7:
+        run(f'{stop}', stop)
+        again, told = run(f'{stop}')
+        assert torch.equal(whole, again) or named and {*named} <= {*told}, (stop, said)
+    if where in ('collate', 'partial'): assert 'the collate function of the train loader has a generator' in named[0]
+    if named:
+        with pytest.raises(ValueError, match='with `exact=True` nothing may be in the way.*generator of its own'): run('exact', exact=True)
 
 
 def add_to(items, draw): return collated(draw)(items)
@@ -623,6 +870,52 @@ def _(tmp_path):
         assert torch.allclose(load_predictor(file, mlp()).scores(x), preds, atol=1e-5)
 
 
+class Dice(nn.Module):
+    "Has a `reduction` that it does not follow."
+    reduction = 'mean'
+    def forward(self, preds, targets): return 1 - (preds.softmax(1).gather(1, targets[:, None]).mean())
+
+
+@case('predicting', 'losses of a class that does not reduce as it says')
+def _():
+    learn = learner(loss=Dice())
+    preds, targets, losses = learn.get_preds(losses=True)
+    by_hand = torch.stack([Dice()(preds[i:i+1], targets[i:i+1]) for i in range(len(targets))])
+    assert losses.shape == (13,) and torch.allclose(losses, by_hand, atol=1e-6)
+
+
+class NormedOwnLoss(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.3), nn.Linear(6, 2))
+    def forward(self, x, labels):
+        logits = self.body(x)
+        return dict(logits=logits, loss=F.cross_entropy(logits, labels))
+
+
+class FixedMixUp(MixUpS):
+    def draw(self): return 0.7
+
+
+@case('predicting', 'MixUp of a model with its own loss, dropout and norms, by hand')
+def _():
+    batches, seen = [dict(x=x, labels=y) for x, y in data()], []
+    learn = learner(mix := FixedMixUp(), model=NormedOwnLoss(), train=batches, valid=False, loss=None)
+    learn.dls.valid = None
+    model = copy.deepcopy(learn.model)
+    learn.on('before_predict', lambda learn: None if mix.again else seen.append((mix.partner, torch.get_rng_state())), order=50)
+    learn.fit(1)
+    opt = torch.optim.SGD(model.parameters(), 0.1)
+    for (x, y), (partner, state) in zip(data(), seen):
+        torch.set_rng_state(state)
+        logits = model.train().body(torch.lerp(x[partner], x, 0.7))
+        opt.zero_grad()
+        torch.lerp(F.cross_entropy(logits, y[partner]), F.cross_entropy(logits, y), 0.7).backward()
+        opt.step()
+    ours, by_hand = learn.model.state_dict(), model.state_dict()
+    assert all(torch.allclose(ours[name], by_hand[name], atol=1e-6) for name in by_hand)
+
+
 # 12: words
 
 FOREIGN = {'on_train_batch_end': 'after_batch', 'on_validation_epoch_end': 'validate', 'on_fit_start': 'before_fit', 'on_step_end': 'after_step',
@@ -654,6 +947,45 @@ def _():
         for event, epoch, i, training, pct in found:
             if training and event.endswith(('_batch', '_predict', '_loss', '_backward')):
                 assert pct == (epoch + i/batches)/epochs, (event, epoch, i, pct)
+
+
+@case('words', 'a name that is like no event, and one of others beside an event of ours')
+def _():
+    for name in 'incorrect', 'epoch_end', 'train':
+        with pytest.raises(ValueError, match=f"there is no event '{name}'; did you mean `"): learner().on(name, print)
+    for name, ours in ('on_epoch_end', 'after_full_epoch'), ('on_train_batch_end', 'after_batch'), ('on_fit_start', 'before_fit'):
+        kind = type('MixedS', (Subscriber,), {name: lambda self, learn: None, 'after_step': lambda self, learn: None})
+        with pytest.raises(ValueError, match=f'`MixedS.{name}`: no such event; the event is `{ours}`'): learner(kind())
+
+
+class NotReadyS(Subscriber):
+    "Its properties have a value in a fit alone; a lookup of one is an error."
+    def after_batch(self, learn): self.seen = True
+    @property
+    def norms(self): raise RuntimeError('asked too early')
+    @functools.cached_property
+    def table(self): raise AttributeError('asked too early')
+
+
+@case('words', 'a subscriber whose properties are not ready joins, trains, is rehearsed and shown')
+def _():
+    learn = learner(sub := NotReadyS())
+    learn.fit(1)
+    learn.lr_find(n_batches=10, tries=3)
+    assert sub.seen and 'NotReadyS' in repr(learn) and learn.validate() and learn.state_dict()
+
+
+class NoLength:
+    def __iter__(self): return iter(data())
+
+
+@case('words', 'pct_train is unknown where the length is')
+def _():
+    learn, found = learner(train=NoLength()), []
+    learn.on('after_batch', lambda learn: found.append(learn.pct_train) if learn.training else None)
+    learn.on('after_full_epoch', lambda learn: found.append(learn.pct_train))
+    learn.fit(2)
+    assert found == [None]*6 + [0.5] + [None]*6 + [1.]
 
 
 NAMES = [f'{kind}: {what}' for kind, what in CASES]

@@ -88,6 +88,26 @@ def test_screens_show_a_row_for_each(capsys):
     assert [line.split()[3] for line in lines] == ['step', '5', '10', '12', '15', '20', '24']
 
 
+def test_the_bar_of_epochs_counts_epochs_and_that_of_the_pass_its_own_time(monkeypatch):
+    "In a notebook, whose screen is drawn after each row and batch; the clock is one of batches."
+    from test_names import in_a_notebook
+    from nntrain.progress import NotebookScreen
+    seen,clock = [],[0.]
+    class SeenS(ProgressS): seconds = -1
+    def moved(screen, learn, loss, seconds, curve): seen.append((learn.epoch, learn.iter, seconds))
+    monkeypatch.setattr('nntrain.progress.screen_kind', lambda: 'notebook')
+    monkeypatch.setattr('nntrain.progress.monotonic', lambda: clock[0])
+    monkeypatch.setattr(NotebookScreen, 'draw', lambda self, curve: rows.append(self.n_done))
+    monkeypatch.setattr(NotebookScreen, 'refresh', moved)
+    rows,learn = [],synth_learner(96, 32, 8, subs=[MetricsS(show=False), SeenS()])
+    def tick(learn): clock[0] += 1
+    learn.on('before_batch', tick)
+    with in_a_notebook(): learn.fit(2, subs=ValidateS(5))
+    assert rows == [0, 0, 1, 1, 1, 2, 2]       # the rows of two validations, the epoch; the close
+    trained = [(i, seconds) for epoch,i,seconds in seen if seconds == i+1]
+    assert len(trained) == 24 + 4*6            # each batch as many ticks after its pass began
+
+
 def test_trackers_have_each_batch_once_also_after_a_resume(tmp_path):
     import json
     def run(resume=None, stop=None):

@@ -37,7 +37,7 @@ RUN = """async () => {
         .map(o => [`${cell.id}: ${o.ename}: ${o.evalue}`, ...o.traceback.slice(-3)].join('\\n')))
 }"""
 LEGIBLE = (ROOT/'tools/legible.js').read_text(encoding='utf-8')
-FIRST = """() => [...document.querySelectorAll('.md-search-result__item')].slice(0, 5)
+FIRST = """() => [...document.querySelectorAll('.md-search-result__item')].slice(0, 2)
     .map(item => item.querySelector('a').getAttribute('href'))"""
 THEME = "name => window.jupyterapp.commands.execute('apputils:change-theme', {theme: name})"
 

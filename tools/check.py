@@ -78,35 +78,31 @@ def check_cycles(pages):
 
 def names_in(tree, without_bases=False):
     "How often each name is read in `tree`."
-    bases = {id(base) for node in ast.walk(tree) if isinstance(node, ast.ClassDef)
+    nodes = [*ast.walk(tree)]
+    bases = {id(base) for node in nodes if isinstance(node, ast.ClassDef)
              for base in node.bases} if without_bases else ()
-    return Counter(node.attr if isinstance(node, ast.Attribute) else node.id
-                   for node in ast.walk(tree)
+    return Counter(node.attr if isinstance(node, ast.Attribute) else node.id for node in nodes
                    if isinstance(node, (ast.Name, ast.Attribute)) and id(node) not in bases)
 
 
 def check_bases(pages):
     "No class of the library is there for one subclass alone."
-    children, home, used = defaultdict(set), {}, Counter()
+    children, home, used, called = defaultdict(set), {}, Counter(), Counter()
     for page in pages:
         for cell in page.code:
             lesson = not cell.exported
-            used.update(names_in(cell.tree, without_bases=not lesson))
+            names = names_in(cell.tree, without_bases=not lesson)
+            used.update(names)
+            if not lesson: called.update(names)
             for node in [n for n in ast.walk(cell.tree) if isinstance(n, ast.ClassDef)]:
                 if not lesson: home[node.name] = page, cell
                 for base in node.bases:
                     name = ast.unparse(base).split('.')[-1]
                     if not lesson: children[name].add(node.name)
     for name, (page, cell) in home.items():
-        private_only = name.startswith('_') and not cell_calls(pages, name)
+        private_only = name.startswith('_') and not called[name]  # but as a base
         if len(children[name]) == 1 and (private_only or not used[name]):
             yield page, cell, f'{name} is the base of {[*children[name]][0]} alone: make them one'
-
-
-def cell_calls(pages, name):
-    "Whether library code uses the class `name` other than as a base."
-    return any(names_in(cell.tree, without_bases=True)[name] for page in pages
-               for cell in page.exported)
 
 
 def private_names(page):

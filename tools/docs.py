@@ -189,6 +189,15 @@ def with_formulas(text):
 def anchor(name): return name.split('(')[0].split('.')[0].lower()
 
 
+SEARCHES = {'install': 'index.html', 'gpu': 'inspect/11_device_check.html',
+            'save model': 'checkpoint/04_weights.html', 'load model': 'checkpoint/04_weights.html'}
+
+
+def boosted(by):
+    "What tells the search by how much a page counts more than others; it begins the page."
+    return f'---\nsearch:\n  boost: {by}\n---\n'
+
+
 def write_page(path, names):
     "The page of the notebook at `path`, its pictures beside it."
     nb, page = folded(readable(nbformat.read(path, as_version=4))), PAGES/f'{name_of(path)}.md'
@@ -199,7 +208,9 @@ def write_page(path, names):
     cells = [cell_text(cell, stem, i, files) for i, cell in enumerate(nb.cells)]
     link = f'<a class="notebook" href="{path.name}" download>notebook</a>\n'
     page.parent.mkdir(parents=True, exist_ok=True)
-    page.write_text('\n'.join([link, *cells]), encoding='utf-8')
+    asked_for = f'{name_of(path)}.html' in SEARCHES.values()
+    start = boosted(4 if asked_for else 1)
+    page.write_text(start + '\n'.join([link, *cells]), encoding='utf-8')
     shutil.copy(path, page.parent)
     for name, data in files.items():
         (page.parent/name).parent.mkdir(exist_ok=True)
@@ -229,7 +240,8 @@ def methods(cls):
 def write_api(module, page):
     "The page of the API of one module."
     loaded = importlib.import_module(f'nntrain.{module}')
-    text = [f'# nntrain.{module}\n\nBuilt and explained in [{title_of(page)}](../{page}.md).\n']
+    link = f'[{title_of(page)}](../{page}.md)'
+    text = [f'{boosted(0.5)}# nntrain.{module}\n\nBuilt and explained in {link}.\n']
     classes = [name for name in loaded.__all__ if inspect.isclass(getattr(loaded, name))]
     classes.sort(key=lambda name: name not in vars(everything))     # those that users type first
     for name in [*classes, *(name for name in loaded.__all__ if name not in classes)]:
@@ -306,10 +318,6 @@ def build():
     subprocess.run(command, check=True, env=dict(os.environ, NO_MKDOCS_2_WARNING='1'))
     own_worker()
     write_llms(api)
-
-
-SEARCHES = {'install': 'index.html', 'gpu': 'inspect/11_device_check.html',
-            'save model': 'checkpoint/04_weights.html'}
 
 
 def lost_pages():

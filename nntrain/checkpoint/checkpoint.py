@@ -9,6 +9,7 @@ __all__ = ['SaveEvery', 'BestColumn', 'AfterAllS', 'CheckpointS']
 import errno
 import os
 import signal
+import sys
 import time
 import warnings
 from contextlib import ExitStack
@@ -106,7 +107,9 @@ class AfterAllS(Subscriber):
     def cleanup_batch(self, learn):
         if self.saver.is_on(learn) and learn.stopped_at is False: self.saver.batch_over(learn)
     def cleanup_full_epoch(self, learn):
-        if self.saver.is_on(learn) and learn.stopped_at is False: self.saver.epoch_over(learn)
+        if not self.saver.is_on(learn): return
+        if learn.stopped_at is False: self.saver.epoch_over(learn)
+        elif isinstance(sys.exc_info()[1], CancelFitException): self.saver.ended_after(learn)
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #e797c2f3
 class CheckpointS(Subscriber):
@@ -228,13 +231,13 @@ def note_trainable(self:CheckpointS, learn):
 
 # %% ../../nbs/checkpoint/05_checkpoint.ipynb #5a10c50b
 @patch
-def save(self:CheckpointS, learn, value=None, finished=False, exact=True):
+def save(self:CheckpointS, learn, value=None, finished=False, exact=True, at=None):
     "Write a checkpoint of this moment, unless there is one; then delete old ones."
     if os.getpid() != self.signals.pid: raise RuntimeError('CheckpointS: this process is a copy '
         f'(a fork) of process {self.signals.pid}, whose folder {self.folder} is; end the copy by '
         'os._exit, or train in a new process')
     self.wait()  # for the one before
-    position = {'level': 'epoch', 'epoch': learn.epoch+1} if finished else learn.position()
+    position = {'level': 'epoch', 'epoch': learn.epoch+1} if finished else at or learn.position()
     end = '-end'*(position['level'] == 'epoch')
     path = self.folder/f'step-{learn.train_iter:08d}{end}'
     if path.name == self.saved: return
@@ -291,6 +294,20 @@ def epoch_over(self:CheckpointS, learn):
     if self.best: self.wait()  # the best so far may be on its way to the disk
     is_best = value is not None and self.is_best(value)
     self.save_if(learn, is_best or self.every.after_epoch(learn.epoch+1, learn.n_epochs), value)
+
+@patch
+def ended_after(self:CheckpointS, learn):
+    "An epoch is complete, and the fit ended with it: its weights may be the best."
+    if self.best is None or learn.pass_index < len(learn.passes): return
+    value = self.best.value(learn)
+    self.wait()
+    if value is None or not self.is_best(value): return
+    here = {'level': 'pass', 'epoch': learn.epoch, 'pass': len(learn.passes)}
+    path = self.folder/f'step-{learn.train_iter:08d}'
+    if path.name == self.saved:   # after the last batch, before the validation
+        remove_checkpoint(path)
+        self.saved = None
+    self.save(learn, value, at=here)
 
 @patch
 def is_best(self:CheckpointS, value):

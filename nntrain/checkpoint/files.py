@@ -117,7 +117,8 @@ class FileReader:
         if not self.links: flags += ['O_NOFOLLOW']*hasattr(os, 'O_NOFOLLOW')
         if not self.links and os.path.islink(self.path): raise self.wrong('is a link')
         try: handle = os.open(self.path, sum(getattr(os, name) for name in flags))
-        except FileNotFoundError: raise self.wrong('is missing') from None
+        except FileNotFoundError: raise self.error(
+            f'{self.path} is missing: is the path right?') from None
         except (OSError,ValueError) as error: raise self.wrong(
             f'cannot be opened ({getattr(error, "strerror", error)})') from None
         if stat.S_ISREG(os.fstat(handle).st_mode): return open(handle, 'rb')
@@ -256,6 +257,8 @@ def draft(
 ):
     "A temporary path, renamed to `path` on success and removed after an error."
     path = Path(path)
+    if not path.parent.is_dir(): raise FileNotFoundError(
+        f'{path}: there is no folder {path.parent}: make it first')
     new = path.with_name(f'.tmp-{secrets.token_hex(4)}-{path.name}')
     try:
         yield new

@@ -70,16 +70,17 @@ def describe(
     "Describe the coming training, each fact on a line."
     from nntrain.cli.options import rate_note
     from nntrain.data.images import size_text
+    from nntrain.data.names import number_text
     n_train,n_valid = len(images.train[0]),len(images.valid[0])
     n_parameters = sum(parameter.numel() for parameter in learn.model.parameters())
     try: suggested = curve.suggestions.valley
     except ValueError: suggested = None
-    found,note = f'{suggested:.2g}' if suggested else 'none',rate_note(learn.lr, suggested)
+    found,note = number_text(suggested, 2) if suggested else 'none',rate_note(learn.lr, suggested)
     return (f'data   {data}: {n_train:,} images to train on, {n_valid:,} to validate, '
             f'{size_text(images.train[0])}, {len(images.classes)} classes\n'
             + ''.join(f'{line}\n' for line in about) +
             f'model  {kind}: {n_parameters:,} parameters, on {learn.subs[0].device}\n'
-            f'lr     {learn.lr:.3g} (lr_find suggests {found})'
+            f'lr     {number_text(learn.lr)} (lr_find suggests {found})'
             + f'\n{paint("note")}   {note}'*bool(note))
 
 def paint(

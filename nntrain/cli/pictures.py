@@ -141,7 +141,8 @@ def read_pictures(
         prepare = preparation or Preparation('L' if grey else 'RGB', chosen)
         needed = 4*len(good)*len(prepare.mode)*prepare.size[0]*prepare.size[1]
         if needed > .8*free_memory(): raise ValueError(f'{len(good):,} pictures of '
-            f'{_by(prepare.size)} need {needed/1e9:.1f} GB of memory: give a smaller --size')
+            f'{_by(prepare.size)} need {needed/1e9:.1f} GB of memory: give a smaller --size, '
+            'or train in a script with a `PictureLoader`')
         made = [*pool.map(lambda i: _prepared(prepare, paths[i]), good)]
     left_out += [(paths[i], x) for i,x in zip(good, made) if isinstance(x, str)]
     kept = [i for i,x in zip(good, made) if not isinstance(x, str)]

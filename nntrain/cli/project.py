@@ -71,10 +71,12 @@ def loop_text(
 _IMPORTS = """from functools import partial
 from pathlib import Path
 import csv
+import json
 
 import torch
 import torch.nn.functional as F
 from nntrain.all import DataLoaders, Learner, accuracy, usual
+from nntrain.cli.resume import versions
 
 from parts import images, model, settings, train, valid"""
 _LEARN = """optim_class = partial(torch.optim.SGD, momentum=settings['mom'])
@@ -87,6 +89,8 @@ _KEEP = """run = Path('run')
 run.mkdir(exist_ok=True)
 learn.save(run/'model.safetensors')
 learn.history.to_csv(run/'history.csv')
+place = next(model.parameters()).device
+(run/'environment.json').write_text(json.dumps(versions(place), indent=2))
 setup = 'from parts import model, train, valid'
 (run/'loop.py').write_text(Learner(*parts).as_code(settings['epochs'], setup))
 found = learn.results()

@@ -39,7 +39,7 @@ from ..inference.inputs import Preparation
 from ..learner import Learner
 from ..metrics import MetricsS, accuracy
 from ..pubsub import SAVE, Subscriber
-from ..tracking.history import whole_epochs
+from ..data.plots import mode_text, whole_epochs
 
 # %% ../../nbs/cli/01_run_folder.ipynb #fbe95e1e
 FILES = 'history.csv','loss.png','lr_find.png','model.safetensors','model.json'
@@ -108,7 +108,7 @@ def plot_history(
     for ax,(name,text) in zip((loss_ax, acc_ax), texts.items()):
         for mode in dict.fromkeys(row['mode'] for row in rows):
             points = [(row['epoch']+1, row[name]) for row in rows if row['mode'] == mode]
-            ax.plot(*zip(*points), 'o-', markersize=3, label=mode)
+            ax.plot(*zip(*points), 'o-', markersize=3, label=mode_text(mode))
         ax.set(xlabel='epochs', ylabel=text)
         whole_epochs(ax)
         ax.legend()

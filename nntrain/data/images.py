@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['NO_LABEL', 'MODELS', 'read_dataset', 'find_splits', 'find_columns', 'class_names', 'as_indices', 'why_no_class',
            'check_labels', 'check_target', 'held_out', 'size_text', 'Images', 'warn_of_counts', 'load_images',
-           'build_model', 'as_picture', 'sides_of', 'shown_inputs', 'draw_input', 'show_batch']
+           'build_model', 'as_picture', 'sides_of', 'shown_inputs', 'draw_input', 'picture_grid', 'show_batch']
 
 # %% ../../nbs/data/09_images.ipynb #8877d6d4
 import math
@@ -20,7 +20,7 @@ from torch import nn
 
 from .decode import decode_split
 from .collate import load_digits, upright_size
-from .names import plot_text
+from .plots import title_text
 from ..state import generators_kept, loaders_of
 
 # %% ../../nbs/data/09_images.ipynb #5c060e46
@@ -303,13 +303,36 @@ def draw_input(
     else: ax.text(0, 1, fill(x, 22), fontsize=5, va='top', transform=ax.transAxes)
 
 # %% ../../nbs/data/09_images.ipynb #07b9dc5a
+_INCHES = 1.1    # the width of a picture
+
+def picture_grid(
+    inputs,      # Pictures or texts, as `draw_input` takes them
+    titles,      # For each a list of texts, each of which begins a line
+    wrong=(),    # Numbers of those whose titles are red
+    axes=None,   # Where to draw, an array of axes; None: a new figure
+):               # The axes
+    "Pictures with titles, about twice as many in a row as in a column."
+    import matplotlib.pyplot as plt
+    titles = ['\n'.join(title_text(part, _INCHES) for part in parts) for parts in titles]
+    columns = max(math.ceil(math.sqrt(len(inputs)*2)), 1)
+    rows = math.ceil(len(inputs)/columns) or 1
+    if axes is None:
+        n_lines = 1 + max([title.count('\n') for title in titles], default=0)
+        size = _INCHES*columns,(_INCHES + .15 + .13*n_lines)*rows
+        axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout='constrained')[1]
+    for ax in axes.flat: ax.axis('off')
+    usual = plt.rcParams['text.color']
+    for i,(ax,x,title) in enumerate(zip(axes.flat, inputs, titles)):
+        draw_input(ax, x)
+        ax.set_title(title, fontsize=8, color='tab:red' if i in wrong else usual)
+    return axes
+
 def show_batch(
     dls,       # `DataLoaders`; their `classes` are the titles
     n:int=16,  # Number of samples shown
     axes=None, # Where to draw, an array of axes; None: a new figure
 ):             # The axes
     "The first samples of a training batch, with the names of their classes."
-    import matplotlib.pyplot as plt
     before = dict(getattr(dls.train, '__dict__', {}))
     with generators_kept(): batch = next(islice(dls.train, 1))
     if before: vars(dls.train).update(before)
@@ -320,13 +343,6 @@ def show_batch(
             'shape (n,): look at it by next(iter(loader))')
         batch = next(value for name,value in batch.items() if name != label),batch[label]
     inputs,targets = shown_inputs(batch[0][:n], dls),batch[-1][:n].tolist()
-    columns = math.ceil(math.sqrt(len(inputs)*2))
-    size = math.ceil(len(inputs)/columns),columns
-    if axes is None: axes = plt.subplots(*size, figsize=(columns, 1.35*size[0]), squeeze=False,
-                                         layout='constrained')[1]
-    for ax in axes.flat: ax.axis('off')
-    for ax,x,y in zip(axes.flat, inputs, targets):
-        draw_input(ax, x)
-        name = dls.classes[y] if getattr(dls, 'classes', None) else y
-        ax.set_title(plot_text(name), fontsize=8)
-    return axes
+    classes = getattr(dls, 'classes', None)
+    titles = [[classes[y] if classes else y] for y in targets]
+    return picture_grid(inputs, titles, axes=axes)

@@ -13,6 +13,7 @@ import re
 import warnings
 import zipfile
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 
 import torch
 
@@ -31,36 +32,46 @@ def _quietly():
             yield
     finally: logging.disable(before)
 
-def _free(): return ({0: torch.export.Dim('batch', min=1)},)
+def _free(examples, any_length):
+    "Which dimensions have any size: the first of each input, and the second on request."
+    shapes,batch = torch.export.ShapesCollection(),torch.export.Dim('batch', min=1)
+    for example in examples:
+        second = {1: torch.export.Dim.AUTO} if any_length and example.ndim > 1 else {}
+        shapes[example] = {0: batch, **second}
+    return shapes
 
 # %% ../../nbs/inference/04_formats.ipynb #a84834a2
 def as_program(
-    module,              # On the CPU, in evaluation mode; called with one tensor, returns one
-    shape,               # Of one input, without the batch
-    dtype=torch.float32, # Of the inputs
-):                       # A `torch.export.ExportedProgram`
+    module,           # On the CPU, in evaluation mode; returns a tensor, or a tuple of them
+    *inputs,          # A batch of each of its inputs, for shape and type: the values are not used
+    any_length=False, # Whether the second dimension is free, too, as for texts
+):                    # A `torch.export.ExportedProgram`
     "The program that `module` computes, for batches of any size."
-    zeros = torch.zeros(2, *shape, dtype=dtype)
+    zeros = tuple(torch.zeros(2, *x.shape[1:], dtype=x.dtype) for x in inputs)
     try:
         with _quietly(), torch.no_grad():
-            program = _traced(module, zeros)
-            one = isinstance(program.module()(zeros), torch.Tensor)
+            program = _traced(module, zeros, any_length)
+            found = program.module()(*zeros)
     except Exception as error: raise ValueError(
         f'the model cannot be written as a program ({type(error).__name__}: '
         f"{str(error).strip().splitlines()[0][:150]}){_fixed(error)}; format='safetensors' keeps "
         'its weights') from error
-    if not one: raise ValueError('the model returns no tensor: wrap it in a module that does')
+    found = found if isinstance(found, tuple) and found else (found,)
+    if not all(isinstance(part, torch.Tensor) for part in found): raise ValueError(
+        'the model returns neither a tensor nor a tuple of them: wrap it in a module that does')
+    program._guards_code = []   # that sizes are equal, as Python; who reads the file checks shapes
     for node in program.graph.nodes:
         for key in ('stack_trace', 'nn_module_stack', 'source_fn_stack', 'torch_fn', 'from_node'):
             node.meta.pop(key, None)
     return program
 
-def _traced(module, zeros):
+def _traced(module, zeros, any_length):
     "The program; a `len(x)` in it, a number for the first way, takes the slower one."
-    try: return torch.export.export(module, (zeros,), dynamic_shapes=_free())
+    trace = partial(torch.export.export, module, zeros, dynamic_shapes=_free(zeros, any_length))
+    try: return trace()
     except Exception as error:
         if not _fixed(error): raise
-        try: return torch.export.export(module, (zeros,), dynamic_shapes=_free(), strict=True)
+        try: return trace(strict=True)
         except Exception: raise error from None
 
 def _fixed(error):
@@ -81,16 +92,18 @@ def to_pt2(
     return file.getvalue()
 
 def to_onnx(
-    program,   # As from `as_program`
-    info:dict, # What else to keep: plain values
-)->bytes:      # An .onnx file
+    program,          # As from `as_program`
+    info:dict,        # What else to keep: plain values
+    names=('x',),     # Of the inputs
+    outs=('scores',), # Of the outputs
+)->bytes:             # An .onnx file
     "A program as a file for ONNX."
     try: import onnx, onnxscript  # noqa: they are used by torch
     except ImportError as error:
         raise ImportError(f"{error}: pip install 'nntrain[onnx]'") from None
     with _quietly():
-        made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=['x'],
-                                 output_names=['scores'])
+        made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[*names],
+                                 output_names=[*outs])
     made.model.metadata_props['nntrain'] = json.dumps(info)
     return made.model_proto.SerializeToString()
 
@@ -108,6 +121,7 @@ _STRINGS = dict(in_spec=_SPEC, out_spec=_SPEC,
         r'_operator\.(getitem|add|sub|mul|floordiv|truediv|mod|pow|neg|eq|ne|lt|le|gt|ge)'),
     expr_str=re.compile(r"(Symbol\('\w+'(, \w+=(True|False))*\)|"
         r"(Max|Min|Mod|FloorDiv|Integer|Mul|Add)\(|"
+        r"Pow\(Symbol\('\w+'(, \w+=(True|False))*\), Integer\(\d\)\)|"  # no power of numbers
         r"\d+|[-+*/ ,()])*"))
 _NAME = re.compile(r'[\w.+:-]*')
 
@@ -179,7 +193,7 @@ def check_pt2(
 def from_pt2(
     data:bytes,      # A .pt2 file
     name='the file', # For errors
-)->tuple:            # A function from a batch of inputs to one of outputs, and the info
+)->tuple:            # A function from a batch of each input to one of outputs, and the info
     "Check a file and return its program."
     info = check_pt2(data, name)[f'extra/{INFO}']
     try:
@@ -203,5 +217,9 @@ def from_onnx(
     info = session.get_modelmeta().custom_metadata_map.get('nntrain')
     if info is None: raise reader.wrong('was not made by `to_onnx`, as it has no `nntrain` among '
                                         'its metadata')
-    run = lambda x: torch.from_numpy(session.run(['scores'], {'x': x.cpu().numpy()})[0])
+    names = [of.name for of in session.get_inputs()]
+    def run(*inputs):
+        found = session.run(None, {name: x.cpu().numpy() for name,x in zip(names, inputs)})
+        found = tuple(map(torch.from_numpy, found))
+        return found[0] if len(found) == 1 else found
     return run,reader.parse(info.encode())

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import torch
 
-from ..data.images import draw_input, show_batch, shown_inputs
-from ..data.names import plot_text
+from ..data.images import picture_grid, show_batch, shown_inputs
+from ..data.names import number_text, plot_text
 from fastcore.basics import patch
 from ..learner import Learner
 
@@ -46,22 +46,13 @@ def results(self:Learner,
     return Results(inputs, targets, preds.softmax(1), losses, [*map(str, classes)])
 
 # %% ../../nbs/inference/02_interpret.ipynb #5ea0399a
-def _grid(inputs, titles, colors, axes=None):
-    "Pictures with titles, about twice as many in a row as in a column."
-    import matplotlib.pyplot as plt
-    columns = max(math.ceil(math.sqrt(len(inputs)*2)), 1)
-    size = math.ceil(len(inputs)/columns) or 1,columns
-    if axes is None: axes = plt.subplots(*size, figsize=(1.1*columns, 1.45*size[0]), squeeze=False,
-                                         layout='constrained')[1]
-    for ax in axes.flat: ax.axis('off')
-    for ax,x,title,color in zip(axes.flat, inputs, titles, colors):
-        draw_input(ax, x)
-        ax.set_title(title, fontsize=8, color=color)
-    return axes
-
 def _verdict(self, i):
-    said,true = (plot_text(self.classes[int(row[i])]) for row in (self.predicted, self.targets))
+    said,true = (self.classes[int(row[i])] for row in (self.predicted, self.targets))
     return said if said == true else f'{said} (is {true})'
+
+def _mistakes(self, rows):
+    wrong = {*self.wrong.tolist()}
+    return [place for place,i in enumerate(rows) if i in wrong]
 
 @patch
 def show_results(self:Results,
@@ -70,8 +61,8 @@ def show_results(self:Results,
 ):             # The axes
     "Samples with what the model says of them, in red where it is wrong."
     n = min(n, len(self.targets))
-    colors = ['tab:red' if i in self.wrong.tolist() else 'black' for i in range(n)]
-    return _grid(self.inputs[:n], [_verdict(self, i) for i in range(n)], colors, axes)
+    titles = [[_verdict(self, i)] for i in range(n)]
+    return picture_grid(self.inputs[:n], titles, _mistakes(self, range(n)), axes)
 
 # %% ../../nbs/inference/02_interpret.ipynb #182d1187
 @patch
@@ -81,10 +72,10 @@ def top_losses(self:Results,
 )->tuple:      # Row numbers of the samples, and the axes
     "The samples with the highest losses."
     rows = self.losses.argsort(descending=True)[:n].tolist()
-    text = lambda i: (f'{_verdict(self, i)}\nloss {self.losses[i]:.2g}, '
-                      f'{100*self.probs[i, self.targets[i]]:.2g} %')
-    colors = ['tab:red' if i in self.wrong.tolist() else 'black' for i in rows]
-    return rows,_grid([self.inputs[i] for i in rows], [text(i) for i in rows], colors, axes)
+    percent = lambda i: number_text(100*self.probs[i, self.targets[i]], 2)
+    titles = [[_verdict(self, i), f'loss {number_text(self.losses[i], 2)}, {percent(i)} %']
+              for i in rows]
+    return rows,picture_grid([self.inputs[i] for i in rows], titles, _mistakes(self, rows), axes)
 
 # %% ../../nbs/inference/02_interpret.ipynb #f91ca8a9
 @patch

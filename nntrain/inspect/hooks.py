@@ -12,7 +12,8 @@ from functools import partial
 import torch
 from fastcore.basics import patch
 from torch import nn
-from ..data.names import plot_text
+from ..data.names import number_text, plot_text
+from ..data.plots import log_axis
 from ..learner import first_of
 from ..pubsub import MEASURE, Subscriber
 
@@ -177,17 +178,28 @@ def _panels(n, axes, stats, width=3.3, height=2.8):
         f'{type(stats).__name__}: nothing was seen yet: fit with it, and look at it after a pass')
     if axes is not None: return list(axes)
     from matplotlib import pyplot
-    rows,columns = math.ceil(n/3),min(n, 3)
+    columns = 2 if n == 4 else min(n, 3)
+    rows = math.ceil(n/columns)
     size = width*columns,height*rows
     made = pyplot.subplots(rows, columns, figsize=size, layout='constrained', squeeze=False)[1]
     for ax in made.flat[n:]: ax.remove()
     return [*made.flat[:n]]
 
 def _curves(stats, ax, number, ylabel, title, **kwargs):
+    if len(stats.names) > 10:    # more than there are colours: from dark for the first to light
+        from matplotlib import colormaps
+        shades = torch.linspace(0, .95, len(stats.names)).tolist()
+        ax.set_prop_cycle(color=[colormaps['viridis'](shade) for shade in shades])
     for name,values in stats.table(number).items():
         ax.plot(stats.batches, values, label=plot_text(name))
     ax.set(xlabel='training batches', ylabel=ylabel, title=title, **kwargs)
     return ax
+
+def _legend(axes):
+    "Names of layers, of many every second or third, beside the axes, where they cover nothing."
+    lines = [line for line in axes[0].lines if line.get_label()[0] != '_']
+    shown = lines[::math.ceil(len(lines)/12)]
+    axes[-1].legend(handles=shown, fontsize='small', loc='upper left', bbox_to_anchor=(1, 1))
 
 # %% ../../nbs/inspect/05_hooks.ipynb #a3d41d61
 def plot_activations(
@@ -199,7 +211,7 @@ def plot_activations(
     _curves(stats, axes[0], 0, 'mean activation', 'Mean')
     _curves(stats, axes[1], 1, 'standard deviation', 'Spread')
     _curves(stats, axes[2], 2, 'share of units at 0', 'Dead units', ylim=(-0.03, 1.03))
-    axes[0].legend(fontsize='small')
+    _legend(axes)
     return axes
 
 # %% ../../nbs/inspect/05_hooks.ipynb #7dc4acdf
@@ -218,11 +230,12 @@ def plot_histograms(
         used = (shares > 0).any(0).nonzero().flatten().tolist() or [0]
         ax.set_yscale('asinh', linear_width=unit)
         ticks = {i*10**(math.ceil(math.log10(unit))+n) for n in range(3) for i in (-1,0,1)}
-        ax.set_yticks([*ticks], [f'{tick:g}' for tick in ticks])
+        ax.set_yticks([*ticks], [*map(number_text, ticks)])
         ax.minorticks_off()
         ax.set(xlabel='training batches', ylabel='activation', title=f'Layer {plot_text(name)}',
                ylim=(edges[used[0]], edges[used[-1]+1]))
-    axes[0].figure.colorbar(image, ax=axes, label='share of the activations')
+    text = lambda share, _: number_text(share)
+    axes[0].figure.colorbar(image, ax=axes, label='share of the activations', format=text)
     return axes
 
 # %% ../../nbs/inspect/05_hooks.ipynb #7ab559f2
@@ -232,8 +245,9 @@ def plot_gradients(
 )->list:       # The axes
     "Gradient norm and update-to-weight ratio of each layer over time; a line marks a thousandth."
     axes = _panels(2, axes, stats, width=4)
-    _curves(stats, axes[0], 0, 'norm of the gradient', 'Gradients', yscale='log')
-    _curves(stats, axes[1], 1, '|step| / |weights|', 'Update-to-weight ratio', yscale='log')
+    _curves(stats, axes[0], 0, 'norm of the gradient', 'Gradients')
+    _curves(stats, axes[1], 1, '|step| / |weights|', 'Update-to-weight ratio')
+    for ax in axes[:2]: log_axis(ax)
     axes[1].axhline(1e-3, color='gray', linewidth=0.8, linestyle=':')
-    axes[0].legend(fontsize='small')
+    _legend(axes)
     return axes

@@ -132,13 +132,14 @@ def plot(self:TimingS,
     ax=None, # Axes to draw on; new ones if None
 ):           # The axes
     "A bar for each pass: the milliseconds that a batch took, by what they were spent on."
+    import matplotlib.pyplot as plt
     if ax is None:
-        import matplotlib.pyplot as plt
         ax = plt.subplots(figsize=(7, 1 + .4*len(self.rows)), layout='constrained')[1]
     table,known = self.table,('epoch','mode','clock','seconds')
     names = [' '.join(map(str, [row['epoch'], row['mode'], row['clock']])) for row in table]
-    left = [0.]*len(names)
-    for label in (column for column in table.columns if column not in known):
+    left,labels = [0.]*len(names),[column for column in table.columns if column not in known]
+    if len(labels) > 10: ax.set_prop_cycle(color=plt.get_cmap('tab20').colors)
+    for label in labels:
         spent = [1000*row['seconds'].get(label, 0.)/max(row['batches'], 1) for row in self.rows]
         ax.barh(names, spent, left=left, label=label)
         left = [a + b for a,b in zip(left, spent)]

@@ -85,7 +85,7 @@ class MonitorS(Subscriber):
     "Base class that compares a value at the end of each epoch with the best so far."
     order,state_names = SHOW+5,('rows','best','best_epoch','wait')  # before checkpoints are saved
     every_rank = True  # in a fit on several processes all of them decide alike
-    rows,best,best_epoch,wait = None,None,None,0
+    rows,best,best_epoch,wait,decides = None,None,None,0,True
     def __init__(self,
         monitor:str='valid loss', # Mode and column of the rows
         min_delta:float=0.,       # What is no more of a gain than this is none; at least 0
@@ -98,7 +98,8 @@ class MonitorS(Subscriber):
         self.sign = 1 if higher_is_better else -1
 
     def before_fit(self, learn):
-        check_column(learn, self.monitor)
+        self.decides = 'train' in dict(learn.passes)   # an evaluation decides nothing
+        if self.decides: check_column(learn, self.monitor)
         self.rows,self.best,self.best_epoch,self.wait = {},None,None,0
     def before_full_epoch(self, learn):
         self.count(learn)   # a fit that resumes from a state saved before the epoch was counted
@@ -110,7 +111,7 @@ class MonitorS(Subscriber):
 
     def count(self, learn):
         "Compare the value of the collected epoch once."
-        if not self.rows: return
+        if not self.rows or not self.decides: return
         rows,self.rows = [*self.rows.values()],{}
         value = monitored(learn, rows, self.monitor)
         if value is None: return

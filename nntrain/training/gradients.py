@@ -7,6 +7,7 @@ __all__ = ['check_accumulation', 'GradientAccumulationS', 'own_backward', 'train
 
 # %% ../../nbs/training/07_gradients.ipynb #7fcb3ad0
 import math
+import warnings
 from inspect import unwrap
 
 import torch
@@ -127,6 +128,8 @@ class GradientClipS(Subscriber):
             f'GradientClipS: the limit must be a number, got {limit!r}; max_norm=1. is usual')
         if not limit >= 0: raise ValueError(
             f'GradientClipS: the limit must be at least 0, got {limit}')
+        if limit == 0: warnings.warn('GradientClipS: a limit of 0 makes every gradient 0, and '
+            'nothing is learned; to clip nothing leave it out, to record the norm give math.inf')
         self.max_norm,self.max_value = max_norm,max_value
         self.start()
 

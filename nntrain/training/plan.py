@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from .curves import planned_steps, position, steps_per_pass
 from .hyperparams import HyperParams
+from ..data.plots import whole_epochs
 from ..learner import as_subs
 from ..pubsub import Subscriber
 from .schedule import ScheduleS, TorchScheduleS
@@ -63,7 +64,6 @@ def _events(learn, epochs, subs):
 
 def _draw(plans, events, epochs):
     import matplotlib.pyplot as plt
-    from matplotlib.ticker import MaxNLocator
     n = max(1, len(plans))
     fig,axes = plt.subplots(n, figsize=(7, .6 + 1.5*n), sharex=True, squeeze=False,
                             layout='constrained')
@@ -78,7 +78,7 @@ def _draw(plans, events, epochs):
     lines = [plt.Line2D([], [], color=f'C{i+1}', ls=':', label=t) for i,t in enumerate(texts)]
     if lines: fig.legend(handles=lines, fontsize=8, loc='outside upper right', ncols=3)
     axes[-1,0].set(xlabel='epochs', xlim=(-.02*epochs, 1.02*epochs))
-    axes[-1,0].xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    whole_epochs(axes[-1,0])
     return axes[:,0]
 
 # %% ../../nbs/training/04_plan.ipynb #58815623

@@ -13,6 +13,7 @@ from ..pubsub import (DECIDE, PREPARE, CancelBackwardException, CancelLossExcept
                             CancelStepException, CancelTrainException, Subscriber)
 from .curves import planned_steps
 from .hyperparams import check_one_setter
+from .nans import KeptBuffers, non_finite
 
 # %% ../../nbs/training/10_weight_averaging.ipynb #ae57b3b1
 def floats(model, frozen=True):
@@ -52,7 +53,7 @@ def foreign_optimizers(learn):
 class EMAS(Subscriber):
     "Keep a moving average of the weights, validate it, and leave it in the model at the end."
     ema,raw,n,swapped,stepped,withheld,others = None,None,0,False,False,None,()
-    parameters = frozenset()
+    parameters,validated = frozenset(),False
     sets = ('average',)   # the weights that are validated and left: one subscriber alone
     def __init__(self,
         decay:float=0.998, # Share of the average kept at a step, in `[0, 1)`; memory 1/(1-decay)
@@ -66,7 +67,7 @@ class EMAS(Subscriber):
     def after_create(self, learn): check_one_setter(learn, self)
     def before_fit(self, learn):
         self.ema = self.raw = learn.weights_in_use = None
-        self.n,self.swapped,self.stepped = 0,False,False
+        self.n,self.swapped,self.stepped,self.validated = 0,False,False,False
         self.others = {id(opt) for opt in foreign_optimizers(learn)}
         lazy = any(torch.nn.parameter.is_lazy(p) for p in learn.model.parameters())
         if not lazy: self.start(learn)
@@ -92,7 +93,7 @@ class EMAS(Subscriber):
     def average(self, learn):
         "Move the average towards the weights, unless the device has withheld the step."
         counted = 1 if self.withheld is None else 1-self.withheld
-        self.n,self.stepped = self.n+counted,False
+        self.n,self.stepped,self.validated = self.n+counted,False,False
         decay = self.decay
         if self.warmup and isinstance(self.n, int): decay = min(decay, (1+self.n)/(10+self.n))
         elif self.warmup: decay = ((1+self.n)/(10+self.n)).clamp(max=decay)
@@ -140,9 +141,14 @@ class EMAS(Subscriber):
     def before_validate(self, learn):
         if self.ema is None: return
         self.swap(learn)
-        learn.weights_in_use = in_use(learn.model)
+        learn.weights_in_use,self.validated = in_use(learn.model),True
     def cleanup_validate(self, learn):
         if self.swapped: self.swap(learn)
+    def after_full_epoch(self, learn):
+        "A run that is resumed after a validation knows what was validated."
+        if not self.validated or learn.weights_in_use is not None: return
+        self.before_validate(learn)
+        self.cleanup_validate(learn)
     def after_fit(self, learn):
         if self.keep and not self.swapped and self.ema is not None: self.swap(learn)
     after_cancel_fit = after_fit
@@ -150,10 +156,11 @@ class EMAS(Subscriber):
 
     def state_dict(self):
         return dict(n=int(self.n), swapped=self.swapped, ema=dict(self.ema or {}),
-                    raw=dict(self.raw or {}))
+                    raw=dict(self.raw or {}), validated=self.validated)
     @torch.no_grad()
     def load_state_dict(self, state):
         self.n,self.swapped = state['n'],state['swapped']
+        self.validated = state.get('validated', False)
         for mine,saved in ('ema', state['ema']),('raw', state['raw']):
             if getattr(self, mine) is None:
                 setattr(self, mine, {k: t.clone() for k,t in saved.items()})
@@ -179,7 +186,7 @@ class FreshNormsS(Subscriber):
     def __init__(self,
         n_batches:int, # Batches after which the pass ends, when all others have been served
     ): self.n_batches = n_batches
-    def before_train(self, learn): self.norms = {}
+    def before_train(self, learn): self.norms,self.kept = {},KeptBuffers(*norms_of(learn.model))
     def before_predict(self, learn):
         if not learn.training: return
         for norm in norms_of(learn.model):
@@ -187,6 +194,11 @@ class FreshNormsS(Subscriber):
             self.norms[norm] = norm.momentum
             norm.reset_running_stats()
             norm.momentum = None    # the plain mean over batches
+        self.kept.keep()
+    def after_predict(self, learn):
+        "A batch with a NaN, which a guard left out of the training, is left out here too."
+        statistics = [t for norm in self.norms for t in (norm.running_mean, norm.running_var)]
+        if learn.training and statistics: self.kept.put_back(non_finite(statistics))
     def after_batch(self, learn):
         if learn.training and learn.iter+1 >= self.n_batches: raise CancelTrainException
     def cleanup_train(self, learn):
@@ -240,6 +252,7 @@ class MeanWeights:
 class SWAS(Subscriber):
     "Average the weights of the last epochs, validate it, and leave it in the model at the end."
     asleep,raw,validated,sets = False,None,None,('average',)
+    buffers = ()   # those of the average that was validated, by name
     def __init__(self,
         start:float=0.75, # Share of the fit after which averaging begins, in `[0, 1)`
     ):
@@ -251,13 +264,13 @@ class SWAS(Subscriber):
     def before_fit(self, learn):
         if self.asleep: return
         self.raw = self.validated = learn.weights_in_use = None
-        self.averaged,self.n_batches = MeanWeights(),0
+        self.averaged,self.n_batches,self.buffers = MeanWeights(),0,()
         self.n_planned = planned_steps(learn, learn.n_epochs)
         self.limited = any(hasattr(s, 'steps_in_fit') for s in learn.subs)
         self.asks = [s.fit_progress for s in learn.subs if hasattr(s, 'fit_progress')]
     def before_train(self, learn):
         if self.asleep: return
-        self.validated = learn.weights_in_use = None
+        self.validated,learn.weights_in_use,self.buffers = None,None,()
         self.share = learn.epoch/learn.n_epochs
         if self.limited and self.n_planned: self.share = learn.n_steps/self.n_planned
         for ask in self.asks: self.share = ask(learn, self.share)
@@ -267,7 +280,7 @@ class SWAS(Subscriber):
         self.n_batches = max(self.n_batches, learn.iter+1)
         if self.share < self.start: return
         self.averaged.update_parameters(learn.model)
-        self.validated = None   # a validation in the middle of the pass had the average before
+        self.validated,self.buffers = None,()   # of a validation in mid-pass: the average before
     after_cancel_train = after_train
     def before_validate(self, learn):
         "Put the average into the model, with norms of its own, for the validation."
@@ -277,12 +290,22 @@ class SWAS(Subscriber):
         for t in named.values(): t.data = t.data.clone()
         if self.validated is None: self.put(learn)
         else: self.put_validated(learn)   # a second validation set
+        self.note(learn)
+    def note(self, learn):
+        "The average is in the model, as it was validated."
         learn.weights_in_use = self.validated = in_use(learn.model)
+        self.buffers = {name: self.validated[name] for name,_ in learn.model.named_buffers()}
+    def after_full_epoch(self, learn):
+        "A run that is resumed after a validation knows what was validated."
+        if not self.buffers or learn.weights_in_use is not None: return
+        self.before_validate(learn)
+        self.cleanup_validate(learn)
     def named(self, learn):
         "What an average replaces: averaged parameters, and buffers."
         named = {k: p for k,p in learn.model.named_parameters() if k in self.averaged.mean}
         return {**named, **dict(learn.model.named_buffers())}
     def cleanup_validate(self, learn):
+        if self.raw and self.validated is None: self.note(learn)   # a resume in a validation
         named = self.named(learn) if self.raw else {}
         for name,t in (self.raw or {}).items(): named[name].data = t.to(named[name].device)
         self.raw = None
@@ -292,8 +315,12 @@ class SWAS(Subscriber):
     def put(self, learn):
         "Put the average into the model, and let its norms collect their statistics."
         self.averaged.put_into(learn.model)
+        if self.buffers:   # of a run that is resumed after its last validation
+            with torch.no_grad():
+                for name,t in learn.model.named_buffers(): t.copy_(self.buffers[name])
+            return
         self.asleep = True
-        try: renew_norms(learn, self.n_batches)
+        try: renew_norms(learn, self.n_batches or len(learn.dls.train))
         finally: self.asleep = False
     def after_fit(self, learn):
         if self.asleep or 'train' not in dict(learn.passes): return
@@ -306,8 +333,11 @@ class SWAS(Subscriber):
         if not self.asleep: learn.weights_in_use = self.validated = None
     def state_dict(self):
         if not self.averaged: return {}
-        return dict(self.averaged.state_dict(), raw=dict(self.raw or {}))
+        return dict(self.averaged.state_dict(), raw=dict(self.raw or {}), n_batches=self.n_batches,
+                    buffers=dict(self.buffers))
     def load_state_dict(self, state):
         if not (state and self.averaged): return
+        self.n_batches = state.get('n_batches', 0)   # an older nntrain did not keep it
+        self.buffers = {k: t.clone() for k,t in state.get('buffers', {}).items()}
         self.averaged.load_state_dict(state)
         self.raw = {k: t.clone() for k,t in state.get('raw', {}).items()} or None
