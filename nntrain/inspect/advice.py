@@ -326,17 +326,15 @@ def _last_step(preds):
     return type(made).__name__
 
 def _measured(learn, preds, y):
-    "Accuracy of what are no scores of classes is a wrong number, or an error later on."
+    "Raise if accuracy is to be taken of what are no scores of classes."
     kept = [getattr(sub, 'metrics', None) for sub in learn.subs]
     measured = [m for found in kept if isinstance(found, dict) for m in found.values()]
+    numbers = preds.ndim < 2 or preds.shape == y.shape and y.is_floating_point()
     scores = preds.ndim > 1 and y.shape == preds.shape[:1] + preds.shape[2:]
-    if scores or accuracy not in measured: return
-    text = (f'accuracy takes scores of shape (n, n_classes) and classes of shape (n,), and got '
-        f'{described(preds)} and {described(y)}: `MetricsS()` alone shows the loss of numbers; two '
-        'classes by one output are `MetricsS(accuracy=lambda scores, y: ((scores > 0) == y)'
-        '.float().mean())`')
-    if preds.ndim < 2: raise ValueError(text)
-    warnings.warn(text)
+    if numbers and not scores and accuracy in measured: raise ValueError('accuracy takes scores of '
+        f'shape (n, n_classes) and classes of shape (n,), and got {described(preds)} and '
+        f'{described(y)}: `MetricsS()` alone shows the loss of numbers; two classes by one output '
+        'are `MetricsS(accuracy=lambda scores, y: ((scores > 0) == y).float().mean())`')
 
 def first_batch(
     learn, # A `Learner` that is done with the first training batch of a fit
