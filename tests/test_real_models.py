@@ -88,7 +88,7 @@ def test_a_model_that_computes_its_loss(kind):
     assert (mine[:, width:] == -100).all()
     assert learn.validate()['loss'] == pytest.approx(losses.mean().item(), rel=1e-4)
     with learn.rehearse(): learn.fit(1)
-    learn.check()
+    if kind in ('classifier', 'questions'): learn.check()
     if kind == 'classifier': learn.explain()
 
 
@@ -320,9 +320,9 @@ def webdataset(*subs):
 BOTH = 'pt2','onnx'
 CLIENTS = {
     'BERT': (text, 0, BOTH), 'question answering': (questions, 0, ['pt2']),
-    'masked LM': (masked, 0, ['pt2']), 'GPT-2': (words, 0, ['pt2']), 'T5': (sequences, 0, ['pt2']),
+    'masked LM': (masked, 0, ['safetensors']), 'GPT-2': (words, 0, ['pt2']), 'T5': (sequences, 0, ['pt2']),
     'ViT': (vision, 0, ['pt2']), 'LoRA': (lora, 0, ['pt2']), 'timm': (pictures, 0, BOTH),
-    'segmentation': (segmentation, 0, BOTH),
+    'segmentation': (segmentation, 0, ['pt2']),
     'detection': (detection, 0, 'the input x of the model is a tuple'),
     'graph': (graph, 0, 'the input x of the model is a DataBatch'),
     'VAE': (autoencoder, 0, ['pt2']), 'diffusion': (diffusion, 0, 'draws random numbers'),
@@ -333,7 +333,7 @@ DONE = {}
 
 def same_in_a_file(learn, path, any_length=False):
     "The file's predictions, of three rows and of texts of another length, are the learner's."
-    file = load_predictor(learn.export(path, prepare=None, any_length=any_length))
+    file = load_predictor(learn.export(path, prepare=None, any_length=any_length), learn.model)
     for batch in [*learn.dls.valid][:1 + any_length]:
         batch = few_rows(batch, learn.n_inp, 3)
         given = split_batch(batch, learn.n_inp)[0]
