@@ -685,6 +685,14 @@ def test_resumes_in_mid_epoch_are_exact():
 
 # one rank alone: an error that names it, and no rank waits
 
+class Late(Branches):
+    "Leaves a head out from the fourth batch on."
+    def forward(self, x):
+        self.n += self.training
+        h = self.body(x)
+        return self.heads[0](h) if self.n > 3 else self.heads[0](h) + self.heads[1](h) + self.heads[2](h)
+
+
 def alone(what):
     here, cancels = rank(), dict(batch=CancelBatchException, train=CancelTrainException,
                                  fit=CancelFitException)
@@ -695,10 +703,12 @@ def alone(what):
             with learn.rehearse(): learn.fit(1)
         if what == 'Ctrl-C': os.kill(os.getpid(), signal.SIGINT)
         if what == 'SIGTERM': os.kill(os.getpid(), signal.SIGTERM)
-    learn = learner(timeout=600)
+    learn = learner(timeout=600, model=Late if what == 'unused' else mlp)
     event = 'before_batch' if what == 'batch' else 'after_batch'
     learn.on(event, act, order=SHOW if what == 'rank 0' else 0)
-    learn.fit(2)
+    try: learn.fit(2)
+    except RuntimeError as error:
+        raise RuntimeError(' '.join([str(error), *getattr(error, '__notes__', ())])) from error
 
 
 @pytest.mark.faults
@@ -707,6 +717,6 @@ def alone(what):
     ('train', 'rank 1 has ended a pass after 3 batches, and another goes on'),
     ('fit', 'rank 1 has ended a pass after 3 batches, and another goes on'),
     ('rank 0', 'a fit that trains needs all ranks, and rank 0 alone calls .*every_rank = True'),
-    ('Ctrl-C', 'rank 1'), ('SIGTERM', 'rank 1 failed: SignalException.* signal: 15')])
+    ('unused', r'DistributedS\(find_unused_parameters=True\). looks for such'), ('Ctrl-C', 'rank 1'), ('SIGTERM', 'rank 1 failed: SignalException.* signal: 15')])
 def test_one_rank_alone_is_an_error(what, said):
     with pytest.raises(RuntimeError, match=said): launch(alone, 2, what)
