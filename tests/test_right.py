@@ -27,7 +27,7 @@ from nntrain.all import *
 from nntrain.checkpoint.folder import resume
 from nntrain.pubsub import CancelFitException, CancelTrainException, CancelValidateException
 from nntrain.training.early_stopping import more_is_better
-from nntrain.variants.gan import hinge
+from nntrain.variants.gan import CancelGeneratorException, hinge
 
 CASES = {}   # (kind, what meets what) -> function that asserts
 
@@ -191,6 +191,18 @@ def gan_by_hand(k):
     assert discriminator.modes == ([True]*(2*k+1)*6 + [False]*2)*2 and not discriminator.training
 
 
+@case('modules', 'an average counts steps of the generator alone')
+def _():
+    learn = learner(ema := EMAS(0.5), train=[(x,) for x, _ in data()], valid=False, model=nn.Linear(3, 4), loss=hinge, cls=SeededGAN,
+                    discriminator=nn.Linear(4, 1), n_noise=3)
+    learn.dls.valid = None
+    def skip(learn):
+        if learn.turn == 'generator' and learn.iter % 3: raise CancelGeneratorException
+    learn.on('before_generator', skip)
+    learn.fit(1)
+    assert (int(ema.n), learn.n_steps, learn.n_discriminator_steps) == (2, 2, 6)
+
+
 for k in 1, 2: case('modules', f'a GAN with {k} turns of its discriminator and an average')(partial(gan_by_hand, k))
 
 
@@ -335,7 +347,7 @@ def table_of_counts():
     "(batch, `n_inp`, samples): the first tensor with a dimension, else the first list."
     x, y = torch.zeros(4, 3), torch.zeros(9)
     return [((x, y), None, 4), ((torch.tensor(1.), y), None, 9), (dict(a=torch.tensor(1.), b=dict(c=x)), None, 4),
-            ((packed(x),), None, 4), ((np.zeros((5, 2)), ['a']*9), None, 5), ((['abc', 'de'],), None, 2), ((('abc', 'de', 'f'), None), None, 3),
+            ((packed(torch.zeros(6, 3)),), None, 6), (dict(a=np.zeros((5, 2)), b=['a']*9), None, 5), ((['abc', 'de'],), None, 2), ((('abc', 'de', 'f'), None), None, 3),
             (([torch.zeros(3, 8, 8), torch.zeros(3, 5, 5)], [dict(boxes=x)]*2), None, 2), (dict(text=['abc', 'de']), None, 2),
             (dict(meta=dict(file=['a', 'b']), ids=x), None, 4), (dict(meta=dict(file=['a', 'b'])), None, 2),
             (dict(table=torch.zeros(99, 2), ids=x), lambda batch: ((batch['ids'],), ()), 4),
