@@ -34,7 +34,8 @@ from torch.optim import SGD, Optimizer
 from .pubsub import (DECIDE, MEASURE, SAVE, CancelFitException, PublishEvents, Publisher,
                             Subscriber, in_a_word)
 from .state import (Stateful, check_parts_of, copied, data_epochs, get_generators,
-                           loaders_of, set_generators, snapshot, state_error, tell_epoch)
+                           inner_loaders, loaders_of, remember_settings,
+                           set_generators, snapshot, state_error, tell_epoch)
 
 # %% ../nbs/02_learner.ipynb #5092927b
 class BatchViews:
@@ -383,10 +384,17 @@ def check_parts(model, dls, loss_fn, optim_class):
 # %% ../nbs/02_learner.ipynb #6afc12d6
 def lone_sample(loader):
     "Number of samples and size of batches if the last has one, as far as they are known, or None."
-    batches = getattr(loader, 'batch_sampler', None)
-    if batches is None: batches = loader
-    size,n = getattr(batches, 'batch_size', None),getattr(loader, 'n', None)
+    if isinstance(loader, list) and len(loader) > 1:
+        try: size,last = [count_samples(batch) for batch in (loader[0], loader[-1])]
+        except TypeError: return None
+        return ((len(loader) - 1)*size + 1, size) if last == 1 < size else None
+    inner,*others = inner_loaders(loader)
+    if others or length(inner) != length(loader): return None    # a wrapper that batches anew
+    batches = getattr(inner, 'batch_sampler', None)
+    if batches is None: batches = inner
+    size,n = getattr(batches, 'batch_size', None),getattr(inner, 'n', None)
     if n is None: n = length(getattr(batches, 'sampler', None))
+    if n is None and length(inner): n = length(getattr(inner, 'dataset', None))   # of a stream
     if not isinstance(size, int) or not isinstance(n, int) or size < 2: return None
     return (n, size) if n%size == 1 and not getattr(batches, 'drop_last', False) else None
 
@@ -594,8 +602,10 @@ def start_fit(learn, epochs, passes, resume, lr, reset_opt, rates):
     learn.fitting,learn.stopped_at = True,False
     if resume: learn.epoch = resume['position']['epoch']
     if lr is not None: learn.lr = last_rate(lr)
+    remember_settings(learn.optimizers)
     if not learn.optimizers or reset_opt and trains:
         learn.make_opt()
+        remember_settings(learn.optimizers)
         shares = shares_of(learn.optimizers, learn.lr)
         scaled = [o for o in shares if any('lr_scale' in g for g in o.param_groups)]
         set_lr({opt: shares[opt] for opt in scaled}, learn.lr)

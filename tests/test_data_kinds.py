@@ -2,7 +2,12 @@
 
     python -m pytest -q tests/test_data_kinds.py
 """
+import random
+import subprocess
+import sys
 import warnings
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import datasets
@@ -14,7 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import (BatchSampler, ConcatDataset, DataLoader, Dataset, DistributedSampler,
     IterableDataset, RandomSampler, Sampler, SequentialSampler, StackDataset, Subset,
-    SubsetRandomSampler, TensorDataset, WeightedRandomSampler, random_split)
+    SubsetRandomSampler, TensorDataset, WeightedRandomSampler, default_collate, random_split)
 
 from nntrain.all import *
 from nntrain.cli.main import main
@@ -81,6 +86,35 @@ class SeenLoader(Seen):
     def __iter__(self): return iter(DataLoader(numbered(8), 4))
 
 
+class SeenCollate(Seen):
+    def __call__(self, rows): return default_collate(rows)
+
+
+class Under:
+    "A wrapper of one's own, under a name of its own."
+    def __init__(self, loader): self._inner = loader
+    def __len__(self): return len(self._inner)
+    def __iter__(self): return iter(self._inner)
+
+
+class Slotted(Under):
+    __slots__ = '_inner',
+
+
+class Chained:
+    "Several loaders, one after the other."
+    def __init__(self, loaders): self.parts = loaders
+    def __len__(self): return sum(map(len, self.parts))
+    def __iter__(self): return chain(*self.parts)
+
+
+class Mixed(Dataset):
+    "Takes turns among data sets."
+    def __init__(self, parts): self.parts = parts
+    def __len__(self): return 8
+    def __getitem__(self, i): return [*self.parts.values()][i%2][i]
+
+
 def told(what):
     if what == 'sampler': told = SeenSampler(); return told,DataLoader(numbered(8), 4, sampler=told)
     if what == 'batch sampler':
@@ -93,12 +127,26 @@ def told(what):
     if what == 'joined':
         told = SeenData(); return told,DataLoader(ConcatDataset([numbered(4), told]), 4)
     if what == 'stream': told = SeenStream(); return told,DataLoader(told, 4)
+    if what == 'wrapper of a wrapper':
+        told = SeenSampler(); return told,Under(Slotted(DataLoader(numbered(8), 4, sampler=told)))
+    if what == 'loaders in a list':
+        told = SeenSampler()
+        return told,Chained([DataLoader(numbered(4), 4), DataLoader(numbered(8), 4, sampler=told)])
+    if what == 'data sets in a dict':
+        told = SeenData(); return told,DataLoader(Mixed(dict(a=SeenData(), b=told)), 4)
+    if what == 'partial':
+        told = SeenCollate(); return told,DataLoader(numbered(8), 4, collate_fn=partial(told))
+    if what == 'closure':
+        told = SeenCollate()
+        return told,DataLoader(numbered(8), 4, collate_fn=lambda rows: told(rows))
     told = SeenLoader()
     return told,told
 
 
 @pytest.mark.parametrize('what', ['sampler', 'batch sampler', 'sampler in a batch sampler',
-                                  'data set', 'subset', 'joined', 'stream', 'loader'])
+                                  'data set', 'subset', 'joined', 'stream', 'loader',
+                                  'wrapper of a wrapper', 'loaders in a list', 'partial',
+                                  'data sets in a dict', 'closure'])
 def test_1_the_epoch_is_told(what):
     seen,loader = told(what)
     learn = learner(loader)
@@ -112,6 +160,48 @@ def test_1_a_distributed_sampler_in_one_process_shuffles_anew(n_batches):
     sampler = DistributedSampler(numbered(), num_replicas=1, rank=0, shuffle=True)
     first,second = orders(learner(DataLoader(numbered(), 8, sampler=sampler)))
     assert first != second and sorted(first) == sorted(second)
+
+
+def noisy(row): return dict(x=row['x'] + torch.randn(1), label=row['label'])
+
+
+def own_collate(rows): return torch.stack([r['x'] for r in rows]),torch.tensor([r['label']
+                                                                                for r in rows])
+
+
+def keyed():
+    return KeyedDataset([dict(x=torch.tensor([100.*i]), label=i%3) for i in range(8)], noisy)
+
+
+def read(data, **options): return DataLoaders.from_hf_dd(dict(train=data, valid=data), 4,
+                                                         shuffle=False, **options).train
+
+
+KEYED = {'ours': lambda data: read(data), 'own collate': lambda data: read(data,
+        collate_fn=own_collate), 'torch': lambda data: DataLoader(data, 4, collate_fn=own_collate),
+    'workers that stay': lambda data: DataLoader(data, 4, collate_fn=own_collate, num_workers=1,
+                                                 persistent_workers=True),
+    'wrapper': lambda data: Under(DataLoader(data, 4, collate_fn=own_collate)),
+    'joined': lambda data: DataLoader(ConcatDataset([data]), 4, collate_fn=own_collate),
+    'subset': lambda data: DataLoader(Subset(data, range(8)), 4, collate_fn=own_collate)}
+
+
+@pytest.mark.parametrize('way', KEYED)
+def test_1_random_changes_are_those_of_the_epoch(way):
+    "And a resume at the second epoch has those of the second epoch."
+    def run(**how):
+        torch.manual_seed(0)
+        learn,seen = learner(KEYED[way](keyed())),[]
+        learn.on('before_batch', lambda learn: seen.append(learn.x[:,0].tolist()))
+        learn.fit(2, valid=False, **how)
+        return seen
+    whole,states = run(),[]
+    assert whole[:2] != whole[2:] and [round(x/100) for x in whole[0]] == [0, 1, 2, 3]
+    torch.manual_seed(0)
+    learn = learner(KEYED[way](keyed()))
+    learn.on('after_batch', lambda learn: states.append(learn.state_dict()), order=SAVE)
+    learn.fit(2, valid=False)
+    assert run(resume=states[1]) == whole[2:] and run(resume=states[2]) == whole[3:]
 
 
 # ---------------------------------------------------------------- 2: dealt once
@@ -224,6 +314,10 @@ WAYS = {'last': lambda: rows(('x', 'label')), 'first': lambda: rows(('label', 'x
     'labels': lambda: rows(('label', 'x')).rename_column('label', 'labels'),
     'keyed': lambda: KeyedDataset(rows(('label', 'x')), lambda row: row),
     'stream': lambda: rows(('label', 'x')).to_iterable_dataset(),
+    'part': lambda: Subset(rows(('label', 'x'), 9), range(6)),
+    'part of a part': lambda: Subset(Subset(rows(('label', 'x'), 9), range(8)), torch.arange(6)),
+    'joined': lambda: ConcatDataset([rows(('label', 'x'), 9).select(part) for part in
+                                     (range(4), range(4, 6))]),
     'list': lambda: rows(('label', 'x')).to_list()}
 
 
@@ -237,6 +331,19 @@ def test_3_the_target_is_the_last_item(way, budget):
     x,y = next(iter(dls.train))
     assert torch.as_tensor(np.array(x) if isinstance(x, list) else x)[:,0].tolist() == [*range(6)]
     assert y.tolist() == [0, 1]*3
+    if 'part' in way or way == 'joined': assert dls.classes == ['a', 'b'], dls.classes
+
+
+SUGGESTED = {('x', 'y'): 'y', ('target', 'x'): 'target', ('x', 'class'): 'class',
+    ('label', 'labels', 'x'): 'label', ('labels', 'x', 'label'): 'labels', ('x', 'price', 'id'): 'price',
+    ('input_ids', 'y', 'attention_mask'): 'y'}
+
+
+@pytest.mark.parametrize('columns', SUGGESTED)
+def test_3_a_target_that_is_not_known_is_asked_for(columns):
+    split = datasets.Dataset.from_dict({name: [1, 2] for name in columns})
+    with pytest.raises(ValueError, match=f"`target='{SUGGESTED[columns]}'`"):
+        DataLoaders.from_hf_dd(dict(train=split, valid=split), 2)
 
 
 @pytest.mark.parametrize('target,wanted', [('weight', 'weight'), ('id', 'id'), (['label'], 'label'),
@@ -330,6 +437,183 @@ def test_6_another_sampler_is_named(then, now):
     again.fit(2, valid=False, resume=learn.state_dict())     # the pass is over: the next is another
 
 
+class Draws(Sampler):
+    "Shuffles by a generator of its own."
+    def __init__(self, generator): self.generator_of_mine = generator
+    def __len__(self): return 24
+    def __iter__(self):
+        rows = [*range(24)]
+        self.generator_of_mine.shuffle(rows)
+        return iter(rows)
+
+
+class Numbered(Sampler):
+    "Shuffles by the number of its passes."
+    def __init__(self, seed=0): self.seed,self.passes = seed,0
+    def __len__(self): return 24
+    def __iter__(self):
+        self.passes += 1
+        generator = torch.Generator().manual_seed(1000*self.seed + self.passes)
+        return iter(torch.randperm(24, generator=generator).tolist())
+
+
+class Remembered(Numbered):
+    def state_dict(self): return dict(passes=self.passes)
+    def load_state_dict(self, state): self.passes = state['passes']
+
+
+class Told(Numbered):
+    def set_epoch(self, epoch): self.passes = epoch
+
+
+class Around(Sampler):
+    def __init__(self, inner): self.whatever = [inner]
+    def __len__(self): return len(self.whatever[0])
+    def __iter__(self): return iter(self.whatever[0])
+
+
+class Noisy(Dataset):
+    def __init__(self, noise): self.noise = noise
+    def __len__(self): return 24
+    def __getitem__(self, i): return torch.tensor([i + self.noise()]),i%3
+
+
+class Noise:
+    def __init__(self): self.draws = np.random.default_rng(0)
+    def __call__(self): return float(self.draws.random())/2
+
+
+class Pairs(Sampler):
+    def __init__(self, size=4): self.size = size
+    def __len__(self): return 24//self.size
+    def __iter__(self): return iter(torch.randperm(24).split(self.size))
+
+
+def mine(data=None, size=4, **kwargs): return DataLoader(numbered() if data is None else data, size,
+                                                         **kwargs)
+
+
+def seeded(): return torch.Generator().manual_seed(1)
+
+
+def with_closure():
+    draws = np.random.default_rng(0)
+    def collate(rows): return [item + draws.integers(9)*(i == 0)
+                               for i,item in enumerate(default_collate(rows))]
+    return mine(collate_fn=collate)
+
+
+EXACT = {"a generator of Python's": lambda: mine(sampler=Draws(random.Random(0))),
+    "of NumPy's": lambda: mine(sampler=Draws(np.random.default_rng(0))),
+    'in a sampler in a sampler': lambda: mine(sampler=Around(Draws(random.Random(0)))),
+    'in a wrapper': lambda: Under(mine(sampler=Draws(random.Random(0)))),
+    "the loader's in a wrapper": lambda: Under(mine(shuffle=True, generator=seeded())),
+    'ours in a wrapper': lambda: Under(TensorLoader(*numbered().tensors, batch_size=4,
+                                                    shuffle=True, seed=0)),
+    'in a transform of the data': lambda: mine(Noisy(Noise())),
+    'in a closure': with_closure,
+    'a sampler with a state': lambda: mine(sampler=Remembered()),
+    'that in a wrapper': lambda: Under(mine(sampler=Around(Remembered()))),
+    'a sampler with an epoch': lambda: Slotted(mine(sampler=Told())),
+    'batches by torch': lambda: mine(None, 1, batch_sampler=Pairs()),
+    'stateful with another sampler': lambda: stateful(numbered(), 4, sampler=Draws(
+        random.Random(0))),
+    'stateful with a generator': lambda: stateful(numbered(), 4, shuffle=True, generator=seeded()),
+    'stateful in a wrapper': lambda: Under(stateful(numbered(), 4, shuffle=True))}
+
+
+def kept_states(make):
+    "All batches of three epochs, and the state after each."
+    torch.manual_seed(0)
+    learn,seen,states = learner(make()),[],[]
+    learn.on('before_batch', lambda learn: seen.append(learn.x[:,0].tolist()))
+    learn.on('after_batch', lambda learn: states.append(learn.state_dict()), order=SAVE)
+    learn.fit(3, valid=False)
+    return seen,states
+
+
+def gone_on(make, state):
+    torch.manual_seed(0)
+    learn,seen = learner(make()),[]
+    learn.on('before_batch', lambda learn: seen.append(learn.x[:,0].tolist()))
+    learn.fit(3, valid=False, resume=state)
+    return seen
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('name', EXACT)
+def test_6_what_draws_by_itself_goes_on_exactly(name):
+    seen,states = kept_states(EXACT[name])
+    assert len({str(sorted(batches)) for batches in (seen[:6], seen[6:12], seen[12:])}) > 1 or (
+        seen[:6] != seen[6:12])
+    for at in 1,5,8: assert gone_on(EXACT[name], states[at]) == seen[at+1:], at
+
+
+def loss(weight): return nn.CrossEntropyLoss(weight=torch.tensor(weight))
+def decayed(*decays):
+    def make(params, lr): return torch.optim.SGD([dict(params=[p], weight_decay=decay)
+        for p,decay in zip(params, decays)], lr=lr)
+    return make
+def rates(*shares):
+    def make(params, lr): return torch.optim.SGD([dict(params=[p], lr=lr*share)
+        for p,share in zip(params, shares)], lr=lr)
+    return make
+
+
+#                      then, now, what is said: both values
+NAMED_BOTH = {'a sampler that counts': (lambda: mine(sampler=Numbered()), None, 'passes.* 0.* 1 '),
+    'its seed': (lambda: mine(sampler=Told(1)), lambda: mine(sampler=Told(2)), 'seed.* 2.* 1 '),
+    'size of own batches': (lambda: mine(None, 1, batch_sampler=Pairs(4)),
+        lambda: mine(None, 1, batch_sampler=Pairs(8)), 'batches.* 3.* 6 '),
+    'size in a wrapper': (lambda: Under(mine()), lambda: Under(mine(size=8)), 'is 8, and was 4'),
+    'a list of batches': (lambda: [*mine()], lambda: [*mine(size=8)], 'batches.* 3.* 6 '),
+    'a generator more': (lambda: mine(shuffle=True), lambda: mine(shuffle=True,
+        generator=seeded()), 'generators.* 1.* 0 '),
+    'a generator less': (lambda: mine(shuffle=True, generator=seeded()),
+        lambda: mine(shuffle=True), 'generators.* 0.* 1 '),
+    'other weights': (lambda: mine(sampler=WeightedRandomSampler([1.]*24, 24)), lambda: mine(
+        sampler=WeightedRandomSampler([1.]*12 + [0.]*12, 24)), 'checksum of Weighted.* was '),
+    'seed of torch': (lambda: mine(sampler=DistributedSampler(numbered(), 1, 0)), lambda: mine(
+        sampler=DistributedSampler(numbered(), 1, 0, seed=3)), r'seed.* 3.* 0 '),
+    'rows drawn': (lambda: mine(sampler=RandomSampler(numbered(), True, 24)), lambda: mine(
+        sampler=RandomSampler(numbered(), True, 22)), '_num_samples.* 22.* 24 '),
+    'a wrapper, grown': (lambda: Under(mine(numbered(16))), lambda: Under(mine()),
+        'samples.* is 24, and was 16')}
+
+
+@pytest.mark.parametrize('name', NAMED_BOTH)
+def test_6_what_decides_the_rows_is_compared(name):
+    then,now,message = NAMED_BOTH[name]
+    states = kept_states(then)[1]
+    with pytest.raises(ValueError, match=message): gone_on(now or then, states[8])
+
+
+MADE = {'decay of a group': (dict(optim_class=decayed(0, .1)), dict(optim_class=decayed(0, .3)),
+        'weight_decay=0.3 in group 1.*weight_decay=0.1'),
+    'rate of a group': (dict(optim_class=rates(1, .5)), dict(optim_class=rates(1, .1)),
+                        'share of lr=0.1 in group 1.*0.5'),
+    'weights of the loss': (dict(loss_fn=loss([1., 2., 1.])), dict(loss_fn=loss([1., 5., 1.])),
+                            r'weight=.1.0, 5.0, 1.0.*1.0, 2.0, 1.0'),
+    'momentum': (dict(optim_class=partial(torch.optim.SGD, momentum=.9)),
+                 dict(optim_class=partial(torch.optim.SGD, momentum=.5)), '0.5.*0.9')}
+
+
+@pytest.mark.parametrize('at', [2, 5, -1])
+@pytest.mark.parametrize('name', MADE)
+def test_6_what_was_made_with_other_settings_is_named(name, at):
+    then,now,message = MADE[name]
+    def make(loss_fn=F.cross_entropy, optim_class=torch.optim.SGD):
+        torch.manual_seed(0)
+        return Learner(nn.Linear(1, 3), DataLoaders(mine()), loss_fn, optim_class, 1e-4)
+    learn,states = make(**then),[]
+    learn.on('after_batch', lambda learn: states.append(learn.state_dict()), order=SAVE)
+    learn.fit(2, valid=False)
+    with pytest.raises(ValueError, match=message): make(**now).fit(3, valid=False, resume=states[at])
+    again = make(**then)
+    again.fit(3, valid=False, resume=states[at])
+    again.fit(1, valid=False, lr=1e-5)
+
+
 # ---------------------------------------------------------------- 7: in order or not at all
 
 
@@ -337,6 +621,8 @@ class Backwards(Sampler):
     def __init__(self, data): self.data_source = data
     def __len__(self): return len(self.data_source)
     def __iter__(self): return iter(range(len(self))[::-1])
+    class Loader(DataLoader):
+        def __iter__(self): return iter([*super().__iter__()][::-1])
 
 
 class OddBatches(BatchSampler):
@@ -368,7 +654,10 @@ LOADERS = {'shuffle': lambda: DataLoader(D, 4, shuffle=True),
     'stateful, last left out': lambda: stateful(D, 4, shuffle=True, drop_last=True),
     'subclass of the loader': lambda: type('Mine', (DataLoader,), {})(D, 4, shuffle=True),
     'with replacement': lambda: DataLoader(D, 4, sampler=RandomSampler(D, True, 5)),
-    'tensors': lambda: TensorLoader(*D.tensors, batch_size=4, shuffle=True, drop_last=True)}
+    'tensors': lambda: TensorLoader(*D.tensors, batch_size=4, shuffle=True, drop_last=True),
+    'wrapped': lambda: Under(DataLoader(D, 4)), 'ours wrapped': lambda: Under(TensorLoader(
+        *D.tensors, batch_size=4)), 'list': lambda: [*DataLoader(D, 4)],
+    'wrapped twice': lambda: Under(Slotted(DataLoader(D, 1)))}
 
 
 @pytest.mark.parametrize('name', LOADERS)
@@ -385,7 +674,14 @@ REFUSED = {'backwards': lambda: DataLoader(D, 4, sampler=Backwards(D)),
     'batches of its own': lambda: DataLoader(D, batch_sampler=OddBatches(RandomSampler(D), 4, False)),
     'subclass that picks': lambda: DataLoader(D, 4, sampler=MineRandom(D)),
     'distributed': lambda: DataLoader(D, 4, sampler=DistributedSampler(D, 2, 0)),
-    'a list': lambda: DataLoader(D, 4, sampler=[7, 3])}
+    'a list': lambda: DataLoader(D, 4, sampler=[7, 3]),
+    'a loader with an iter': lambda: Backwards.Loader(D, 4),
+    'wrapped shuffle': lambda: Under(DataLoader(D, 4, shuffle=True)),
+    'wrapped, last left out': lambda: Slotted(DataLoader(D, 4, drop_last=True)),
+    'wrapped, deep': lambda: Under(Chained([DataLoader(D, 4), DataLoader(D, 4, shuffle=True)])),
+    'ours wrapped': lambda: Under(TensorLoader(*D.tensors, batch_size=4, shuffle=True)),
+    'wrapped weights': lambda: Under(DataLoader(D, 4, sampler=WeightedRandomSampler([1.]*10, 10))),
+    'wrapped stateful': lambda: Under(stateful(D, 4, shuffle=True))}
 
 
 @pytest.mark.parametrize('name', REFUSED)

@@ -8,7 +8,6 @@ __all__ = ['HOLD_GENERATORS', 'checkpoints', 'remove_checkpoint', 'sweep', 'newe
            'check_going_on', 'FolderLock', 'folder_id', 'claimed']
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #2c1c0147
-import inspect
 import os
 import re
 import secrets
@@ -16,10 +15,8 @@ import socket
 import time
 import warnings
 from contextlib import contextmanager, suppress
-from functools import partial
 from itertools import islice
 from pathlib import Path
-from types import CellType
 
 import torch
 from filelock import FileLock, Timeout
@@ -27,7 +24,7 @@ from .files import FileReader, clear, write_file
 from .format import (CheckpointError, check_state, made_with, move_aside,
                                        moved_aside, read_checkpoint, read_manifest)
 from ..data.names import printable
-from ..state import is_generator, is_stateful, loader_generators
+from ..state import held_by, is_generator, is_stateful, loader_generators
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #6edbf48a
 def checkpoints(
@@ -112,13 +109,13 @@ _RUN = {'n_epochs?': range(2**63), 'finished?': bool, 'exact?': bool}
 _ANY = {str: object}
 _LAYOUT = {str: [str, [[[str, [_COUNT]]]]]}  # class, and groups of name and shape
 _DRAWS = {'python': [object]*3, 'torch': torch.Tensor, 'loaders': list, 'numpy?': tuple,
-          'cuda?': [torch.Tensor]}
+          'cuda?': [torch.Tensor], 'inside?': list, 'settings?': {str: object}}
 _STATE = {'position?': _PLACE, 'run?': _RUN, 'clocks?': {str: _COUNT}, 'objects?': _ANY,
           'subs?': _ANY, 'loaders?': _ANY, 'rows?': {str: dict}, 'lr?': float,
           'counts?': {str: _COUNT}, 'gradients?': {str: torch.Tensor}, 'layout?': _LAYOUT,
           'validated?': {str: torch.Tensor}, 'frozen?': {str: dict},
           'settings?': {str: dict}, 'sizes?': {str: [(_COUNT, None), (_COUNT, None)]},
-          'orders?': {str: [(str, None), (bool, None)]},
+          'orders?': {str: [(str, None), (bool, None)]}, 'inside?': {str: list},
           'data_epochs?': [range(-1, 2**63), range(-1, 2**63)],
           'generators?': _DRAWS, 'pass_generators?': (None, _DRAWS)}
 
@@ -185,23 +182,11 @@ def show_checkpoints(
     return '\n'.join(lines)
 
 # %% ../../nbs/checkpoint/02_folder.ipynb #5138d1ba
-def _held(value):
-    "Name -> what a container, an object or a function holds; of many items the first twenty."
-    if isinstance(value, (list,tuple)): return dict(enumerate(value[:20]))
-    if isinstance(value, dict): return dict(islice(value.items(), 20))
-    if isinstance(value, partial): return {**dict(enumerate((value.func, *value.args))),
-                                           **value.keywords}
-    if inspect.ismethod(value): return {'self': value.__self__}
-    if inspect.isfunction(value):
-        cells = [cell for cell in value.__closure__ or () if cell != CellType()]    # not empty
-        return {f'in {value.__name__} {i}': cell.cell_contents for i,cell in enumerate(cells)}
-    return getattr(value, '__dict__', {})
-
 def _own_generator(value, known, depth=4):
     "Name of a random generator in a data set that the state of a run does not include."
-    held = _held(value)
+    held = held_by(value)
     if depth == 0 or is_stateful(value) or isinstance(value, torch.nn.Module): return None
-    for name,item in held.items():
+    for name,item in islice(held.items(), 20 if isinstance(value, (list,tuple,dict)) else None):
         if is_generator(item) and id(item) not in known: return str(name)
         inner = _own_generator(item, known, depth-1)
         if inner is not None: return f'{name}.{inner}'

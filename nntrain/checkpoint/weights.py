@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 import torch
 from fastcore.basics import patch
 from torch import nn
+from torch.nn.parameter import UninitializedTensorMixin
 from .files import FileReader, draft, tensor_parts, write_file
 from .format import split_state
 from ..learner import Learner, evaluating
@@ -203,6 +204,7 @@ def _unwrapped(name, mine):
 
 def _misfit(saved, mine):
     "The reason why the tensor `saved` cannot be loaded into `mine`, or ''."
+    if saved is not None and isinstance(mine, UninitializedTensorMixin): return ''
     if saved is None or mine is None or saved.shape != mine.shape: return ', '.join(
         f'{"nothing" if value is None else tuple(value.shape)} in the {where}'
         for value,where in ((saved, 'file'), (mine, 'model')))
@@ -213,6 +215,17 @@ def _misfit(saved, mine):
         same = saved.isfinite() == there.isfinite() if rounds else there.to(saved.dtype) == saved
         if same.all(): return ''
     return f'{saved.dtype} in the file with values that {mine.dtype} of the model cannot hold'
+def _tied_apart(module, saved, wrong):
+    "Name -> problem of a weight that the model has once, under two names, and the file twice."
+    first,found = {},{}
+    for key,name in plain_names(module).items():
+        value = module.state_dict(keep_vars=True)[key]
+        if name not in saved or name in wrong or not isinstance(value, torch.Tensor): continue
+        other = first.setdefault(id(value), name)
+        if not torch.equal(saved[other], saved[name]): found[name] = (f'{name} is one with {other} '
+            'in the model, and has other values in the file')
+    return found
+
 
 # %% ../../nbs/checkpoint/04_weights.ipynb #5a10c404
 def load_model(
@@ -230,6 +243,7 @@ def load_model(
     saved = {_unwrapped(key, mine): value for key,value in found.items()}
     wrong = {k: f'{k} has {problem}' for k in (saved if part else {**mine, **saved})
              if (problem := _misfit(saved.get(k), mine.get(k)))}
+    wrong.update(_tied_apart(module, saved, wrong))
     if wrong and strict:
         more = f'; and {len(wrong)-10} more' if len(wrong) > 10 else ''
         raise ValueError(f'{path} is of another architecture: '

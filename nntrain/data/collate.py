@@ -169,6 +169,8 @@ def stack_column(
         if not isinstance(first, (Number, np.generic, list, tuple)): raise TypeError('no number')
         values = [v.item() if isinstance(v, np.generic) else v for v in values]
         made = torch.tensor(values)
+        if 0 in made.shape and any(value != first for value in values): raise ValueError(
+            'some are empty and some are not')     # torch keeps nothing of either
     except (TypeError, ValueError, RuntimeError) as error:
         raise _no_tensor(column, first, error) from error
     if made.dtype == torch.float32 and made.isinf().any(): _check_range(column, values, made, where)

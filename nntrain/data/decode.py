@@ -167,7 +167,7 @@ def decoded_size(
     "The memory that `decode_split` would need, estimated from the first row."
     texts = 'string','large_string','binary','large_binary'
     if any(getattr(kind, 'dtype', None) in texts for kind in split.features.values()): return None
-    first = decode_split(split.select([0]), name)
+    first = Chunks(split, name, 1)[0]
     return len(split)*sum(tensor.nbytes for tensor in first.values())
 
 # %% ../../nbs/data/02_decode.ipynb #466bf6b9

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['NO_LABEL', 'MODELS', 'read_dataset', 'find_splits', 'find_columns', 'class_names', 'as_indices', 'why_no_class',
            'check_labels', 'check_target', 'held_out', 'size_text', 'Images', 'warn_of_counts', 'load_images',
-           'build_model', 'as_picture', 'sides_of', 'shown_inputs', 'draw_input', 'picture_grid', 'show_batch']
+           'build_model', 'as_picture', 'picture_shapes', 'sides_of', 'same_sides', 'shown_inputs', 'draw_input',
+           'picture_grid', 'show_batch']
 
 # %% ../../nbs/data/09_images.ipynb #8877d6d4
 import math
@@ -139,6 +140,29 @@ def check_labels(
         'marks a row without a label; leave it out, or, if it is a class, write labels as text')
 
 # %% ../../nbs/data/09_images.ipynb #d4a00011
+def _numbers(values, refuse):
+    "Numbers of some rows as an array of float64; None where there is none becomes NaN."
+    import numpy as np
+    def shape(value): return (len(value), *shape(value[0])) if isinstance(
+        value, (list,tuple)) and value else () if not isinstance(value, (list,tuple)) else (0,)
+    try: numbers = np.array(values, dtype=np.float64)
+    except (ValueError, TypeError): numbers = None
+    if numbers is not None and numbers.shape[1:] == shape(values[0]): return numbers
+    for row,value in enumerate(values):
+        if shape(value) != shape(values[0]): refuse(row, f'has another length than row 0, '
+            f'{values[0]!r:.60}, so that they make no tensor; pad or cut them in `dd.map`')
+    return numbers
+
+def _check_float32(numbers, values, refuse):
+    "Raise where float32 cannot tell the values of a column apart."
+    import numpy as np
+    with np.errstate(over='ignore'): there = numbers.astype(np.float32).astype(np.float64)
+    lost,spread = abs(numbers - there),numbers.std(axis=0)
+    wrong = (lost > .01*spread) & (spread > 0)
+    rows = wrong.reshape(len(wrong), -1).any(1).nonzero()[0]
+    if len(rows): refuse(rows[0], f'becomes {there[rows[0]].tolist()!r:.60} as float32, which blurs '
+        'the differences between the rows; subtract the mean, or divide, in `dd.map`')
+
 def check_target(
     values:list,     # The target of each row of a split
     feature,         # Type of the column
@@ -146,26 +170,37 @@ def check_target(
     place='targets', # What errors call it
 ):
     "Raise for the first target that a model cannot be trained on, with its row."
-    kind,wrong = getattr(feature, 'dtype', ''),None
-    def first(is_wrong): return next((i for i,v in enumerate(values) if is_wrong(v)), None)
-    if hasattr(feature, 'names') or kind in ('string', 'large_string'): check_labels(
-        values, feature, place)
-    if hasattr(feature, 'names'): return
-    if kind in ('string', 'large_string'): row,why = 0,'is text, which no loss takes; ' \
-        f'`dd.class_encode_column({column!r})` numbers the classes'
-    elif kind == 'bool': row,why = 0,'is a boolean, which no loss takes; ' \
-        f"`dd.cast_column({column!r}, datasets.Value('int64'))` makes classes of them, 'float32' " \
-        'numbers for a binary loss'
-    elif kind.startswith('float'):
-        row = first(lambda v: v is None or not abs(v) < 3.4028236e38)
-        why = 'is no finite float32; give the row one, or leave it out: `dd.filter`'
-    elif kind.startswith(('int', 'uint')):
-        row,why = first(lambda v: v is None),'is no label; give the row one, or leave it out'
-        if row is None and -1 in values and min(values) == -1 and not {*values} <= {-1, 1}:
-            row,why = values.index(-1),('marks a row without a label; leave it out, `dd.filter`, '
-                f"or, if it is a number, `dd.cast_column({column!r}, datasets.Value('float32'))`")
-    else: return
-    if values and row is not None: raise ValueError(f'{place}, row {row}: {values[row]!r} {why}')
+    inner,nested = feature,isinstance(next(iter(values), None), (list,tuple))
+    while nested and hasattr(inner, 'feature'): inner = inner.feature
+    kind,names = getattr(inner, 'dtype', ''),getattr(inner, 'names', None)
+    def refuse(row, why): raise ValueError(f'{place}, row {row}: {values[row]!r:.80} {why}')
+    if not nested and (names or kind in ('string', 'large_string')):
+        check_labels(values, feature, place)
+    if not values or names and not nested: return
+    if kind in ('string', 'large_string'): refuse(0, 'is text, which no loss takes; '
+        f'`dd.class_encode_column({column!r})` numbers the classes')
+    if kind == 'bool': refuse(0, 'is a boolean, which no loss takes; '
+        f"`dd.cast_column({column!r}, datasets.Value('int64'))` makes classes of them, 'float32' "
+        'numbers for a binary loss')
+    if not kind.startswith(('int', 'uint', 'float')): return
+    if not nested and kind.startswith(('int', 'uint')):
+        if None in values: refuse(values.index(None),
+            'is no label; give the row one, or leave it out')
+        if max(values) >= 2**63: refuse(values.index(max(values)), 'is beyond int64; number the '
+            'values from 0, in `dd.map`')
+        marks = -1 in values and min(values) == -1 and not {*values} <= {-1, 1}
+        if marks: refuse(values.index(-1), 'marks a row without a label; leave it out, `dd.filter`, '
+            f"or, if it is a number, `dd.cast_column({column!r}, datasets.Value('float32'))`")
+        return
+    numbers = _numbers(values, refuse)
+    flat = numbers.reshape(len(numbers), -1)
+    wrong = (~(abs(flat) < 3.4028236e38)).any(1).nonzero()[0]
+    if len(wrong): refuse(wrong[0], 'is no finite float32; give the row one, or leave it out: '
+        '`dd.filter`')
+    marks = (flat == -1).any(1).nonzero()[0] if names else ()
+    if len(marks): refuse(marks[0], 'has -1, which marks a missing label; cross entropy ignores -100')
+    if kind == 'float64': _check_float32(numbers, values, refuse)
+
 
 # %% ../../nbs/data/09_images.ipynb #4d33c0b1
 def held_out(
@@ -267,11 +302,10 @@ def as_picture(
     return ((x-low)/(high-low).clamp(min=1e-8)).numpy()
 
 # %% ../../nbs/data/09_images.ipynb #9c1d5b02
-def sides_of(
+def picture_shapes(
     loader, # Of batches
-    n:int,  # Numbers in an input, a vector
-):          # Channels, height and width of its picture; None where they are not known
-    "The shape that pictures had before they became vectors."
+)->list:    # Channels, height and width; 1 and 3 channels where the files may have either
+    "The shapes that the pictures of a loader have, as far as they are known."
     loader = getattr(loader, 'whole', loader)    # of which a rank has a part
     scale,dataset = getattr(loader, 'transform', None),getattr(loader, 'dataset', None)
     shapes = [shape for shape,is_image in zip(getattr(scale, 'shapes', None) or (),
@@ -279,9 +313,33 @@ def sides_of(
     kinds = getattr(dataset, 'features', None)
     for name,kind in kinds.items() if hasattr(kinds, 'items') and not shapes else ():
         if type(kind).__name__ != 'Image': continue
-        size = upright_size(dataset.with_format(None)[0][name])
+        rows = dataset.with_format(None)
+        row = rows[0] if hasattr(rows, '__len__') else next(iter(rows))     # of a stream
+        size = upright_size(row[name])
         shapes += [(1, *size), (3, *size)]
-    return next((shape for shape in shapes if math.prod(shape) == n), None)
+    return shapes
+
+def sides_of(
+    loader, # Of batches
+    n:int,  # Numbers in an input, a vector
+):          # Channels, height and width of its picture; None where they are not known
+    "The shape that pictures had before they became vectors."
+    return next((shape for shape in picture_shapes(loader) if math.prod(shape) == n), None)
+
+def same_sides(
+    name:str,       # Of the split to train on
+    train,          # Its loader
+    valid_name:str, # Of the split to validate on
+    valid,          # Its loader, or None
+):
+    "Raise if vectors of two splits are of pictures of different sides."
+    if None in (train, valid) or not all(hasattr(getattr(l, 'dataset', l), '__len__')
+                                         for l in (train, valid)): return
+    ours,theirs = picture_shapes(train),picture_shapes(valid)
+    if ours and theirs and not {*ours} & {*theirs}: raise ValueError(
+        f'pictures of split {name!r} are {"x".join(map(str, ours[0]))} (channels, height, width), '
+        f'those of {valid_name!r} {"x".join(map(str, theirs[0]))}, and as vectors they would be '
+        'mixed up: make them alike in `dd.map`')
 
 def shown_inputs(
     inputs, # Tensor with a row for each sample

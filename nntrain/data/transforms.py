@@ -134,9 +134,11 @@ class Normalize:
     def __init__(self,
         mean, # One number for each channel, or one for all
         std,  # The same; above 0
-        dim=1,# Axis of the channels: `(n, c, ...)`; -1 for sequences `(n, t, c)`
+        dim=None, # Axis of the channels; None: 1, as in `(n, c, ...)`; -1 for sequences
+                  # `(n, t, c)`, 2 for videos `(n, t, c, h, w)`
     ):
-        self.dim,self.mean = dim,torch.as_tensor(mean, dtype=torch.float32).flatten()
+        self.named,self.dim = dim is not None,1 if dim is None else dim
+        self.mean = torch.as_tensor(mean, dtype=torch.float32).flatten()
         self.std = torch.as_tensor(std, dtype=torch.float32).flatten()
         self.memory = Memory()
         sizes = {len(self.mean), len(self.std)} - {1}
@@ -156,6 +158,9 @@ class Normalize:
         if x.ndim < 2 or x.shape[self.dim] != n: raise ValueError(
             f'Normalize: {n} channels, but axis {self.dim} of a batch of shape {tuple(x.shape)} '
             'has another size; name the axis by `dim`, or keep images whole by `flatten=False`')
+        if not self.named and x.ndim == 5 and x.shape[2] == n: raise ValueError(
+            f'Normalize: videos of shape {tuple(x.shape)}, in which axis 1 or axis 2 may be the '
+            f'{n} channels: name it, `dim=1` for (n, c, t, h, w), `dim=2` for (n, t, c, h, w)')
         shape = [1]*x.ndim
         shape[self.dim] = -1
         mean,std = self.mean.view(shape),self.std.view(shape)
@@ -175,16 +180,24 @@ class Normalize:
 
 # %% ../../nbs/data/06_transforms.ipynb #372baf39
 def normalize_for(
-    loader, # Its first items are images `(n, c, h, w)`, videos `(n, c, t, h, w)`, or other numbers
-):          # A `Normalize` with the statistics of a whole pass
+    loader,   # Its first items are the inputs: images, videos, or other numbers
+    dim=None, # Axis of the channels; None: 1 of images `(n, c, h, w)` and videos
+              # `(n, c, t, h, w)`; of other numbers all are taken together
+):            # A `Normalize` with the statistics of a whole pass
     "Mean and standard deviation of the inputs, for each channel of images, else of all numbers."
     before,n,total,squares = dict(getattr(loader, '__dict__', {})),0,0,0
     with generators_kept():
         for batch in loader:
             x = batch[0].double()
-            dims = [dim for dim in range(x.ndim) if dim != 1 or x.ndim < 4]
-            n += x.numel()//(x.shape[1] if x.ndim > 3 else 1)
+            if dim is None and x.ndim == 5 and x.shape[2] in (1, 3): raise ValueError(
+                f'normalize_for: videos of shape {tuple(x.shape)}, in which axis 1 or axis 2 may '
+                'be the channels: name it, `dim=1` for (n, c, t, h, w), `dim=2` for '
+                '(n, t, c, h, w)')
+            axis = 1 if dim is None and x.ndim > 3 else dim
+            dims = [d for d in range(x.ndim) if axis is None or d != axis % x.ndim]
+            n += x.numel()//(1 if axis is None else x.shape[axis])
             total,squares = total+x.sum(dims),squares+(x*x).sum(dims)
     if before: vars(loader).update(before)
     mean = total/n
-    return Normalize(mean, (squares/n - mean*mean).clamp(min=0).sqrt())
+    return Normalize(mean, (squares/n - mean*mean).clamp(min=0).sqrt(), axis)
+

@@ -102,10 +102,17 @@ def to_onnx(
     except ImportError as error:
         raise ImportError(f"{error}: pip install 'nntrain[onnx]'") from None
     with _quietly():
+        if any(map(_projects, program.graph.nodes)): program = program.run_decompositions()
         made = torch.onnx.export(program, dynamo=True, verbose=False, input_names=[*names],
                                  output_names=[*outs])
     made.model.metadata_props['nntrain'] = json.dumps(info)
     return made.model_proto.SerializeToString()
+
+def _projects(node):
+    "Whether it is an LSTM with `proj_size`, which ONNX has not: it is written out step by step."
+    if not str(node.target).startswith('aten.lstm'): return False
+    hidden,cell = [state.meta['val'].shape[-1] for state in node.args[1]]
+    return hidden != cell
 
 # %% ../../nbs/inference/04_formats.ipynb #f97f8f81
 _CURE = 'it is damaged, or not made by `to_pt2`; do not load it unless you know who made it'

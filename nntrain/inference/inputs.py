@@ -123,7 +123,12 @@ def first_batch(
     learn, # A `Learner`
 ):         # As the loader gives it
     "The first batch of that loader."
-    with generators_kept(): return next(iter(sequential(_items_loader(learn))))
+    loader = _items_loader(learn)
+    try: in_order = sequential(loader)
+    except ValueError:
+        if getattr(loader, 'counts_passes', False): raise   # reading it would move it on
+        in_order = loader
+    with generators_kept([loader]): return next(iter(in_order))
 
 def _under(dataset, row=0):
     "The dataset under a `KeyedDataset` or a `Subset` of it, and which of its rows `row` is."
@@ -151,6 +156,11 @@ def _pictures(loader):
     kinds = (dataset.features or {}) if is_hf_dataset(dataset) else {}
     return dataset,row,next((k for k,v in kinds.items() if type(v).__name__ == 'Image'), None)
 
+def _row_of(dataset, row):
+    rows = dataset.with_format(None)
+    return rows[row] if hasattr(rows, '__len__') else next(islice(rows, row, None))
+
+
 # %% ../../nbs/inference/03_inputs.ipynb #c03b8271
 def guess_preparation(
     shape, # Of one input
@@ -170,7 +180,7 @@ def find_preparation(
     "The preparation of pictures by the loader; raises if it cannot be found."
     loader,inputs = _items_loader(learn),first_inputs(learn)
     dataset,row,column = _pictures(loader)
-    picture = None if column is None else dataset.with_format(None)[row][column]
+    picture = None if column is None else _row_of(dataset, row)[column]
     found,x = guess_preparation(inputs.shape[1:]),inputs[0].float().cpu()
     if x.ndim == 1:
         sides = sides_of(loader, len(x))
@@ -205,9 +215,9 @@ def through_loader(
     "Items in the place of the pictures of a dataset, through its transform and collate function."
     loader = _items_loader(learn)
     dataset,first,column = _pictures(loader)
-    if column is None: return None
+    if column is None or not hasattr(dataset, '__len__'): return None     # a stream has no place
     from datasets import Dataset
-    row = dataset.with_format(None)[first]
+    row = _row_of(dataset, first)
     pictures = [_like(_opened(item), row[column].mode) for item in items]
     rows,form = [{**row, column: picture} for picture in pictures],dataset.format
     rows = Dataset.from_list(rows, features=dataset.features).with_format(

@@ -16,21 +16,20 @@ from itertools import islice
 import torch
 from fastcore.basics import patch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, RandomSampler
-from torch.utils.data import SequentialSampler, SubsetRandomSampler
+from torch.utils.data import Sampler, SequentialSampler, SubsetRandomSampler
 
 from ..data.loaders import OrderedLoader
 from ..metrics import MetricsS, widened
 from ..pubsub import DECIDE, TRANSFORM, CancelLossException
 from ..data.samplers import sample_losses
-from ..state import loaders_of
 from ..data.streams import StreamLoader
-from ..state import generators_kept
+from ..state import generators_kept, loaders_of, reached
 from ..learner import Learner, first_of
 from ..training.early_stopping import put_validated
 
 # %% ../../nbs/inference/01_predict.ipynb #1be830c5
 def sequential(
-    loader, # `TensorLoader`, `FetchLoader`, `DataLoader`; another iterable counts as in order
+    loader, # `TensorLoader`, `FetchLoader`, `DataLoader`, or a wrapper around one in order
 ):          # An iterable of batches
     "A loader over every row of `loader` once, in order; `loader` itself stays as it is."
     loader = getattr(loader, 'whole', loader)  # of a part of a loader for one rank
@@ -39,6 +38,7 @@ def sequential(
     if isinstance(loader, StreamLoader): raise ValueError(f'{loader} has no first row, since each '
         'pass goes on where the last one ended: give the loader that it reads (its `.loader`), or '
         'a list of batches')
+    if isinstance(loader, (OrderedLoader,DataLoader)): _check_class(loader)
     if isinstance(loader, OrderedLoader):
         changes = dict(shuffle=False, order_by=None, drop_last=False, epoch=0, position=0,
                        _loaded=False, _kept=None, _busy=False)  # the last two: no shared workers
@@ -48,7 +48,9 @@ def sequential(
         stateful = type(loader).__module__.startswith('torchdata.')
         loader = _plain(loader) if stateful and loader.batch_sampler is not None else loader
         changes = _in_order(loader)
-    else: return loader
+    else:
+        _check_wrapper(loader)
+        return loader
     view = copy(loader)
     vars(view).update(changes)
     return view
@@ -85,6 +87,30 @@ def _plain(loader):
     if isinstance(loader.dataset, IterableDataset): return DataLoader(
         loader.dataset, loader.batch_size, **dict(options, num_workers=0, prefetch_factor=None))
     return DataLoader(loader.dataset, batch_sampler=loader.batch_sampler, **options)
+def _defines(value, method):
+    "The class that defines a method of an object, and the library that it is from."
+    found = next(cls for cls in type(value).__mro__ if method in vars(cls))
+    return found,found.__module__.partition('.')[0]
+
+def _check_class(loader):
+    found,library = _defines(loader, '__iter__')
+    if library not in ('torch','torchdata','nntrain'): raise ValueError(f'{found.__name__} has an '
+        '`__iter__` of its own: which rows it gives, and in which order, is not known: give a '
+        'plain DataLoader over the rows that you want')
+
+def _check_wrapper(loader):
+    "Raise if an iterable reads from a loader or a sampler that shuffles or leaves rows out."
+    for value in () if isinstance(loader, (list,tuple)) else reached([loader]):
+        if isinstance(value, Sampler):
+            known = _defines(value, '__iter__')[0].__name__
+            other = known not in ('SequentialSampler','BatchSampler','_InfiniteConstantSampler')
+        elif isinstance(value, OrderedLoader): other = value.shuffle or value.order_by
+        else: continue
+        if other or getattr(value, 'drop_last', False): raise ValueError(
+            f'a {type(loader).__name__} that reads through a {type(value).__name__}: which rows '
+            'it gives, and in which order, is not known: give one around a loader that neither '
+            'shuffles nor leaves rows out, or that loader itself')
+
 
 # %% ../../nbs/inference/01_predict.ipynb #13ab2e1a
 class Gathered:

@@ -74,8 +74,9 @@ def prepared(
         if isinstance(loader, Unstated): return loader      # in a fit inside a fit
         if isinstance(loader, DataLoader):
             found = accelerator.prepare(loader)
-            return found if getattr(found, 'use_stateful_dataloader', False) else Unstated(
-                found, loader)
+            if not getattr(found, 'use_stateful_dataloader', False): return Unstated(found, loader)
+            found.whole = loader
+            return found
         if loader is None or accelerator.num_processes == 1: return loader
         raise TypeError(f'AcceleratorS: a {type(loader).__name__} cannot be divided by Accelerate '
                         "among processes: use PyTorch's DataLoader, or DistributedS")
