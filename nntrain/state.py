@@ -521,12 +521,15 @@ def _layout(learn):
             for k,v in _stateful(learn).items() if hasattr(v, 'param_groups')}
 MADE = weakref.WeakKeyDictionary()      # optimizer -> settings of its groups
 
-def _plain(name, value):
-    "A setting for the comparison; None if it is none."
-    simple = int,float,bool,str,tuple,list,torch.Tensor
-    if not isinstance(value, simple) or name == 'differentiable': return None  # torch adds it late
-    if isinstance(value, (list,tuple)): return [_plain(name, v) for v in value]
-    return value if isinstance(value, (bool,str)) else float(value)
+def _plain(settings):
+    "Those that can be compared, tensors as numbers; torch adds `differentiable` late."
+    simple = int,float,bool,str,tuple,list,type(None),torch.Tensor
+    def one(value):
+        if isinstance(value, (list,tuple)): return [one(v) for v in value]
+        if isinstance(value, bool) or not isinstance(value, (int,float,torch.Tensor)): return value
+        return float(value)
+    return {k: one(v) for k,v in settings.items() if isinstance(v, simple)
+            and k not in ('params','differentiable','initial_lr')}
 
 def remember_settings(
     opts, # Optimizers that have just been made
@@ -534,8 +537,7 @@ def remember_settings(
     "Note with what each group of parameters was made; the rate as a share of the optimizer's."
     for opt in opts:
         usual = getattr(opt, 'defaults', {}).get('lr')
-        groups = [{k: _plain(k, v) for k,v in group.items() if k not in ('params','initial_lr')}
-                  for group in opt.param_groups]
+        groups = [*map(_plain, opt.param_groups)]
         for group in groups:
             lr = group.pop('lr', None)
             if lr is not None and usual: group['share of lr'] = float(f'{lr/float(usual):.6g}')
@@ -545,8 +547,7 @@ def _settings(learn):
     "With what each optimizer was made; the rate apart, as a fit may be given one of its own."
     def one(opt):
         groups = MADE.get(getattr(opt, 'optimizer', opt))    # of Accelerate's wrapper
-        own = {k: _plain(k, v) for k,v in getattr(opt, 'defaults', {}).items()}
-        return {**own, **(dict(groups=groups) if groups else {})}
+        return {**_plain(getattr(opt, 'defaults', {})), **(dict(groups=groups) if groups else {})}
     return {k: one(v) for k,v in _stateful(learn).items() if hasattr(v, 'param_groups')}
 
 def _sizes(loader):

@@ -160,8 +160,8 @@ def _check_float32(numbers, values, refuse):
     lost,spread = abs(numbers - there),numbers.std(axis=0)
     wrong = (lost > .01*spread) & (spread > 0)
     rows = wrong.reshape(len(wrong), -1).any(1).nonzero()[0]
-    if len(rows): refuse(rows[0], f'becomes {there[rows[0]].tolist()!r:.60} as float32, which blurs '
-        'the differences between the rows; subtract the mean, or divide, in `dd.map`')
+    if len(rows): refuse(rows[0], f'becomes {there[rows[0]].tolist()!r:.60} as float32, which '
+        'blurs the differences between the rows; subtract the mean, or divide, in `dd.map`')
 
 def check_target(
     values:list,     # The target of each row of a split
@@ -189,8 +189,8 @@ def check_target(
         if max(values) >= 2**63: refuse(values.index(max(values)), 'is beyond int64; number the '
             'values from 0, in `dd.map`')
         marks = -1 in values and min(values) == -1 and not {*values} <= {-1, 1}
-        if marks: refuse(values.index(-1), 'marks a row without a label; leave it out, `dd.filter`, '
-            f"or, if it is a number, `dd.cast_column({column!r}, datasets.Value('float32'))`")
+        if marks: refuse(values.index(-1), 'marks a row without a label; leave it out, `dd.filter`, or, '
+            f"if it is a number, `dd.cast_column({column!r}, datasets.Value('float32'))`")
         return
     numbers = _numbers(values, refuse)
     flat = numbers.reshape(len(numbers), -1)
@@ -198,7 +198,8 @@ def check_target(
     if len(wrong): refuse(wrong[0], 'is no finite float32; give the row one, or leave it out: '
         '`dd.filter`')
     marks = (flat == -1).any(1).nonzero()[0] if names else ()
-    if len(marks): refuse(marks[0], 'has -1, which marks a missing label; cross entropy ignores -100')
+    if len(marks): refuse(marks[0], 'has -1, which marks a missing label; cross '
+        'entropy ignores -100')
     if kind == 'float64': _check_float32(numbers, values, refuse)
 
 

@@ -159,7 +159,7 @@ class EMAS(Subscriber):
                     raw=dict(self.raw or {}), validated=self.validated)
     @torch.no_grad()
     def load_state_dict(self, state):
-        self.n,self.swapped = state['n'],state['swapped']
+        self.n,self.swapped = state['n']+0,state['swapped']      # +0: a number, or an error
         self.validated = state.get('validated', False)
         for mine,saved in ('ema', state['ema']),('raw', state['raw']):
             if getattr(self, mine) is None:
