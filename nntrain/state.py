@@ -457,6 +457,8 @@ def _same_moments(name, saved, opt):
         wanted = {k: torch.empty(shapes[number], device='meta') for k in _LIKE_PARAMETER}
         place = 'objects',name,'state',number
         _same_kinds(kept, {'step': 0, **wanted}, *place)
+        if kept.get('step') is not None and not kept['step'] >= 0: raise ValueError(
+            f'the state has {kept["step"]} as `{".".join(map(str, place))}.step`, expected 0 or more')
         first = names.setdefault(group_of[number], kept) or kept
         if kept and {*kept} != {*first}: raise ValueError(f'the state '
             f'has {sorted(kept)} in `objects.{name}.state.{number}`, expected {sorted(first)}')

@@ -189,8 +189,9 @@ def check_target(
         if max(values) >= 2**63: refuse(values.index(max(values)), 'is beyond int64; number the '
             'values from 0, in `dd.map`')
         marks = -1 in values and min(values) == -1 and not {*values} <= {-1, 1}
-        if marks: refuse(values.index(-1), 'marks a row without a label; leave it out, `dd.filter`, or, '
-            f"if it is a number, `dd.cast_column({column!r}, datasets.Value('float32'))`")
+        if marks: refuse(values.index(-1), 'marks a row without a label; leave it out, '
+            "`dd.filter`, or, if it is a number, "
+            f"`dd.cast_column({column!r}, datasets.Value('float32'))`")
         return
     numbers = _numbers(values, refuse)
     flat = numbers.reshape(len(numbers), -1)
