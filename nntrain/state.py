@@ -458,7 +458,8 @@ def _same_moments(name, saved, opt):
         place = 'objects',name,'state',number
         _same_kinds(kept, {'step': 0, **wanted}, *place)
         if kept.get('step') is not None and not kept['step'] >= 0: raise ValueError(
-            f'the state has {kept["step"]} as `{".".join(map(str, place))}.step`, expected 0 or more')
+            f'the state has {kept["step"]} as `{".".join(map(str, place))}.step`, expected at '
+            'least 0')
         first = names.setdefault(group_of[number], kept) or kept
         if kept and {*kept} != {*first}: raise ValueError(f'the state '
             f'has {sorted(kept)} in `objects.{name}.state.{number}`, expected {sorted(first)}')
