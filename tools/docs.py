@@ -48,7 +48,9 @@ WIDE = '''.md-grid { max-width: 84rem }
   padding-left: .6rem; overflow-x: auto }
 .md-typeset .output pre { margin: 0; padding: .5em .8em; font-size: .76em; line-height: 1.4 }
 .md-typeset .output img { background: #fff; border-radius: .2rem }  /* dark text on it */
-.md-typeset .output table { font-size: .64rem }
+.md-typeset .output table { font-size: .64rem; border: 0; border-collapse: collapse }
+.md-typeset .output :is(th, td) { padding: .2em .7em; border: 0; text-align: right;
+  border-bottom: .05rem solid var(--md-default-fg-color--lightest) }
 .md-typeset .notebook { float: right; font-size: .7rem }
 '''
 CHECKS = 'test_eq', 'test_close', 'test_ne', 'test_fail', 'expect_fail'
