@@ -569,7 +569,8 @@ class EpochMetric:
         preds = self.reduced(preds, targets)
         if not (isinstance(preds, torch.Tensor) and isinstance(targets, torch.Tensor)):
             raise TypeError(f'EpochMetric: {self.name} got {type(preds).__name__} and '
-                f'{type(targets).__name__}, expected tensors: give activation=lambda preds: ...')
+                f'{type(targets).__name__}, expected tensors: give activation=lambda preds: ..., '
+                'or to MetricsS an object of yours with update, compute and reset')
         if self.ignore_index is not None: preds,targets = preds.flatten(),targets.flatten()
         if len(preds) != len(targets): raise ValueError(f'EpochMetric: {self.name} got '
             f'{len(preds)} predictions for {len(targets)} targets')

@@ -302,9 +302,7 @@ def export(self:Learner,
         write_file(new, data)
         predictor = load_predictor(new, self.model)
         _check_same(predictor, inputs, scores)
-        for part in _smaller(batch, self.n_inp, any_length):
-            _check_same(predictor, named_inputs(split_batch(part, self.n_inp)[0]),
-                        self.get_preds([part])[0])
+        for part in _smaller(batch, self.n_inp, any_length): _check_part(self, predictor, part)
     return path
 
 # %% ../../nbs/inference/05_export.ipynb #011346c7
@@ -345,14 +343,22 @@ def _smaller(batch, n_inp, any_length):
     if one is not batch: yield one
     if any_length: yield of_each(batch, lambda x: (x[:, :2] if x.ndim > 1 else x).contiguous())
 
+def _check_part(learn, predictor, part):
+    inputs = named_inputs(split_batch(part, learn.n_inp)[0])
+    try: scores = learn.get_preds([part])[0]
+    except Exception as error: raise ValueError('export: the model does not run on a batch of '
+        f'shape {[tuple(x.shape) for x in inputs.values()]} ({type(error).__name__}: '
+        f'{str(error)[:150]}): if it takes one length, leave out `any_length`') from error
+    _check_same(predictor, inputs, scores)
+
 def _check_same(predictor, inputs, scores):
     "Raise if file and learner disagree; half precision may differ a little."
     scores = tensors_of(scores)
     run = lambda: tensors_of(predictor.scores(inputs))
     try: found = run()
     except Exception as error: raise ValueError('the file does not run, so it is not kept '
-        f"({type(error).__name__}: {str(error)[:300]}): take another format, or format="
-        "'safetensors' for the weights") from error
+        f"({type(error).__name__}: {str(error)[:300]}): take another format, leave out "
+        "`any_length`, or format='safetensors' for the weights") from error
     def far(a, b): return max((a[name].float() - b[name].float()).abs().max().item() for name in a)
     largest = max(part.abs().max().item() for part in scores.values())
     difference = far(scores, found) if {*scores} == {*found} else math.inf
