@@ -329,7 +329,10 @@ def numbers_of_a_whole_pass():
 
 
 @program
-def no_metrics(): return trained(learner(metrics=None)), learner(metrics=None, cls=SAMLearner).row
+def no_metrics():
+    "Then no row has a loss, on ranks neither."
+    learn = learner(metrics=None, cls=SAMLearner)
+    return [trained(learn), learn.row]
 
 
 @program
@@ -555,7 +558,7 @@ def refused():
     "Before training, by name."
     gan = partial(GANLearner, discriminator=nn.Linear(6, 1), n_noise=3)
     said, x = [], data()[0].float()
-    for make, names in ((lambda: learner(optim=torch.optim.LBFGS), 'LBFGS'), (lambda: learner(
+    for make, names in ((lambda: learner(optim=torch.optim.LBFGS), 'DistributedS: LBFGS'), (lambda: learner(
             cls=gan, model=lambda: nn.Linear(3, 6), loss=hinge, metrics=None,
             dls=DataLoaders(TensorLoader(x, batch_size=size()), None)), 'discriminator')):
         learn = make()
