@@ -743,6 +743,14 @@ def put_table(path, order=('label', 'image'), labels='ab', n=12):
 
 def digits_and_a_folder(place): put_pictures(place/'digits')
 def digits_and_a_file(place): (place/'digits').write_text('no set')
+def digits_and_a_table(place):
+    (place/'digits').mkdir()
+    put_table(place/'digits'/'train.parquet')
+def digits_in_the_cache(place):
+    put_pictures(place/'other'/'digits')
+    datasets.load_dataset(str(place/'other'/'digits'), cache_dir=str(place/'cache'))
+    assert [*(place/'cache').iterdir()]
+def digits_in_both(place): digits_in_the_cache(place), put_pictures(place/'digits', 'xy')
 def of_another_place(place):
     put_pictures(place/'other'/'pets')
     main(['train', '--data', str(place/'other'/'pets'), '--model', 'linear', '--epochs', '1',
@@ -764,6 +772,13 @@ NAMED = {'a folder': (lambda place: put_pictures(place/'pets'), 'pets', 'a, b'),
     'digits and a folder of that name': (digits_and_a_folder, 'digits', 'a, b'),   # before the set
     'digits and a file of that name': (digits_and_a_file, 'digits', 'give ./digits'),
     'the folder digits': (digits_and_a_folder, './digits', 'a, b'),
+    'with a slash behind': (digits_and_a_folder, 'digits/', 'a, b'),
+    'its whole path': (lambda place: digits_and_a_folder(place), '{place}/digits', 'a, b'),
+    'digits alone': (lambda place: None, 'digits', '0, 1, 2'),
+    'digits and a folder with a table': (digits_and_a_table, 'digits', 'give ./digits'),
+    'that folder by its path': (digits_and_a_table, './digits', 'a, b'),
+    'digits and a set in the cache': (digits_in_the_cache, 'digits', '0, 1, 2'),
+    'digits in all places': (digits_in_both, 'digits', 'x, y'),
     'a folder that is elsewhere': (of_another_place, 'pets', 'cannot be read'),
     'a broken picture': (broken, 'pets', 'bad.png'),
     'no label': (lambda place: put_table(place/'t.parquet', labels=['a', None]), 't.parquet',
@@ -779,12 +794,26 @@ def test_9_the_command_reads_what_is_named(name, tmp_path, monkeypatch, capsys):
     with warnings.catch_warnings(action='ignore'):
         make(tmp_path)
         capsys.readouterr()
-        code = main(['train', '--data', data, '--model', 'linear', '--epochs', '1', '--lr', '.1',
+        code = main(['train', '--data', data.format(place=tmp_path), '--model', 'linear', '--epochs', '1', '--lr', '.1',
                      '--bs', '4', '--dry-run'])
     said = capsys.readouterr()
-    assert (code == 0) == (wanted == 'a, b'), (said.out, said.err)
+    assert (code == 0) == (', ' in wanted), (said.out, said.err)
     text = said.out if code == 0 else said.err
     assert wanted in text, text
+
+
+@pytest.mark.faults
+def test_9_the_command_in_a_process_of_its_own(tmp_path):
+    put_pictures(tmp_path/'digits')
+    def said(data):
+        run = subprocess.run([sys.executable, '-m', 'nntrain', 'train', '--data', data, '--model',
+            'linear', '--epochs', '1', '--lr', '.1', '--dry-run'], cwd=tmp_path, text=True,
+            capture_output=True, timeout=300)
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+    for data in 'digits','./digits': assert 'a, b' in said(data), data
+    (tmp_path/'digits').rename(tmp_path/'others')
+    assert '0, 1, 2' in said('digits')
 
 
 def asked_here(load):
@@ -837,6 +866,28 @@ def test_10_one_sample_left_over(what, loader):
     learn.fit(1, valid=False, subs=SingleBatchS())    # which does not come to it
     learn.dls.train = TensorLoader(x, y, batch_size=4, drop_last=True)
     learn.fit(1, valid=False)
+
+
+class Sized(Counted):
+    def __len__(self): return 9
+
+
+LONE = {'list': lambda data: [*DataLoader(data, 4)], 'wrapper': lambda data: Under(DataLoader(
+        data, 4)), 'part': lambda data: DataLoader(Subset(ConcatDataset([data]*2), range(9)), 4),
+    'weights': lambda data: DataLoader(data, 4, sampler=WeightedRandomSampler([1.]*9, 9)),
+    'distributed': lambda data: DataLoader(data, 4, sampler=DistributedSampler(data, 1, 0)),
+    'stateful': lambda data: stateful(data, 4), 'stream with a length': lambda data: DataLoader(
+        Sized(), 4)}
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('way', LONE)
+def test_10_one_sample_left_over_in_other_loaders(way):
+    learn = learner(LONE[way](numbered(9)), model=nn.Sequential(nn.Linear(1, 4), nn.BatchNorm1d(4),
+                                                                nn.Linear(4, 3)))
+    with pytest.raises(ValueError, match='last training batch has one sample .9 samples'):
+        learn.fit(1, valid=False)
+    assert learn.n_steps == 0
 
 
 @pytest.mark.parametrize('batched', [False, True])

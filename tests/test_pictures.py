@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from nntrain.all import *
 from nntrain.cli.pictures import list_pictures, load_pictures
-from nntrain.data.images import load_images
+from nntrain.data.images import check_target, load_images
 from nntrain.inference.export import load_predictor
 from nntrain.inference.inputs import open_item
 
@@ -105,6 +105,33 @@ def test_exported_file_takes_the_modes_as_training_did(tmp_path):
         wanted = [p.probability for p in learn.predict_items(items)]
         found = [p.probability for p in predictor(items)]
         np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize('flatten', [True, False])
+@pytest.mark.parametrize('options', [{}, dict(budget=0, num_workers=0)])
+@pytest.mark.parametrize('size', [(8, 8), (4, 16), (16, 4)])
+def test_sides_of_the_two_splits(size, options, flatten):
+    "As vectors, 4x16 and 8x8 pixels are the same 64 numbers."
+    from functools import partial
+    train = dataset([picture('L', seed) for seed in range(4)])
+    valid = dataset([picture('L', seed).resize(size[::-1]) for seed in range(4)])
+    def load(): return DataLoaders.from_hf_dd(dict(train=train, valid=valid), 4, collate_fn=partial(
+        hf_ds_collate_fn, flatten=flatten), **options)
+    if not flatten or size == (HEIGHT, WIDTH):
+        load()
+        return
+    with pytest.raises(ValueError, match=f'1x4x16 .*1x{size[0]}x{size[1]}'): load()
+
+
+def test_a_stream_of_pictures_that_are_not_square():
+    pictures = [picture('RGB', seed) for seed in range(4)]
+    stream = dataset(pictures).to_iterable_dataset()
+    learn = Learner(nn.Linear(3*HEIGHT*WIDTH, 2), DataLoaders.from_hf_dd(dict(train=stream,
+        valid=stream), 4), F.cross_entropy, lr=.1)
+    learn.fit(1)
+    found = torch.tensor([p.probability for p in learn.predict_items(pictures)])
+    torch.testing.assert_close(found, learn.get_preds()[0].softmax(1).max(1).values)
+    assert find_preparation(learn).size == (HEIGHT, WIDTH)
 
 
 @pytest.mark.parametrize('mode', DEEP)
@@ -325,7 +352,25 @@ TARGETS = {'classes': ([0, 1], datasets.ClassLabel(names=['x', 'y']), None),
     'text': (['x', 'y'], 'string', "row 0: 'x' is text"),
     'empty text': (['x', ''], 'string', "row 1: '' is no label"),
     'booleans': ([True, False], 'bool', 'row 0: True'),
-    'ragged': ([[0], [1, 2]], datasets.List(datasets.Value('int64')), 'make no tensor')}
+    'ragged': ([[0], [1, 2]], datasets.List(datasets.Value('int64')), 'row 1.*make no tensor'),
+    'empty list': ([[], [1]], datasets.List(datasets.Value('int64')), 'row 1.*make no tensor'),
+    'none in a list': ([[0., 1.], [None, 1.]], datasets.List(datasets.Value('float32')), 'row 1: '),
+    'nan in a list': ([[0., 1.], [float('nan'), 1.]], datasets.List(datasets.Value('float32')),
+                      'row 1: .nan'),
+    'beyond in a list': ([[0., 1.], [1e300, 1.]], datasets.List(datasets.Value('float64')),
+                         'row 1: .1e'),
+    'unlabelled in a list': ([[0, 1], [1, -1]], datasets.List(datasets.ClassLabel(
+        names=['x', 'y'])), 'row 1: .* -100'),
+    'grids': ([[[0., 1.]], [[1., 0.]]], datasets.Array2D((1, 2), 'float32'), None),
+    'blurred': ([2.**24 + 1, 2.**24 + 2], 'float64', 'row 0: 16777217.0 becomes 16777216'),
+    'far from 0': ([1.7e9, 1.7e9 + 60], 'float64', 'row 1: .* blurs'),
+    'close to 0': ([1e-60, 3e-60], 'float64', 'row 0: 1e-60 becomes 0.0'),
+    'large and apart': ([1.6e9, 1.7e9], 'float64', None)}
+
+
+def test_a_target_beyond_int64():
+    with pytest.raises(ValueError, match='row 1: 9.*beyond int64'):
+        check_target([0, 2**63], datasets.Value('uint64'), 'label')
 
 
 @pytest.mark.parametrize('what', TARGETS)
