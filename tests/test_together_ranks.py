@@ -723,3 +723,22 @@ def alone(what):
     ('unused', r'DistributedS\(find_unused_parameters=True\). looks for such'), ('Ctrl-C', 'rank 1'), ('SIGTERM', 'rank 1 failed: SignalException.* signal: 15')])
 def test_one_rank_alone_is_an_error(what, said):
     with pytest.raises(RuntimeError, match=said): launch(alone, 2, what)
+
+
+def ended(folder, at):
+    "A run that rank 0 gets SIGTERM in."
+    def end(learn):
+        if learn.training and learn.train_iter == at and rank() == 0: os.kill(os.getpid(), signal.SIGTERM)
+    learn = learner(GradientAccumulationS(2), EMAS(0.5), CheckpointS(folder, every_epochs=1, fsync=False))
+    learn.on('after_batch', end)
+    learn.fit(3, resume=True)
+    return result(learn)
+
+
+@pytest.mark.faults
+def test_sigterm_on_rank_0_saves_all_ranks(tmp_path):
+    whole = launch(ended, 2, str(tmp_path/'whole'), -1)
+    with pytest.raises(RuntimeError): launch(ended, 2, str(tmp_path/'ended'), 8)
+    assert (tmp_path/'ended'/'step-00000008').exists()    # in mid-epoch
+    for one, other in zip(whole, launch(ended, 2, str(tmp_path/'ended'), -1)):
+        assert not (said := unlike(one, other, eps=0)), said
