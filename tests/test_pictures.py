@@ -83,6 +83,7 @@ def test_every_mode_is_the_same_in_training_prediction_export_and_files(mode, tm
         learn.fit(1)
         probs = learn.get_preds()[0].softmax(1).max(1).values
         prepare = find_preparation(learn)
+        assert prepare.size == (HEIGHT, WIDTH) and not prepare.guessed
         x = torch.cat([batch[0] for batch in learn.dls.valid])
         torch.testing.assert_close(prepare(pictures), x)          # not square, flat or not
         found = torch.tensor([p.probability for p in learn.predict_items(pictures)])
