@@ -144,9 +144,12 @@ class Subscriber(Events):
     shows_rows = False           # True: it shows `learn.row`, so `MetricsS` does not print it
     every_rank = None            # whether all processes call it; None: the order decides
 
-    def __new__(cls, *args, **kwargs):
-        if args or kwargs: _check_keywords(cls, args, kwargs)
-        return super().__new__(cls)
+    if not TYPE_CHECKING:    # the constructor tells what it takes
+        def __new__(cls, *args, **kwargs):
+            if args or kwargs: _check_keywords(cls, args, kwargs)
+            return super().__new__(cls)
+        __new__.__signature__ = inspect.Signature(
+            [inspect.Parameter('cls', inspect.Parameter.POSITIONAL_ONLY)])
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
