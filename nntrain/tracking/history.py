@@ -13,6 +13,7 @@ from collections import Counter
 from functools import partial
 from html import escape
 from itertools import dropwhile, takewhile
+from typing import TYPE_CHECKING
 
 import torch
 from fastcore.basics import patch
@@ -51,9 +52,10 @@ class History:
         "All modes of the rows, such as `train` and `valid`."
         return list(dict.fromkeys(('train','valid', *(row['mode'] for row in self.rows))))
 
-    def __getattr__(self, name):
-        ours = CALLED.get(name, 'rows, `history.columns` names what is in them')
-        raise AttributeError(f'History has no `{name}`: there is {ours}', name=name, obj=self)
+    if not TYPE_CHECKING:    # which find by themselves what is not there
+        def __getattr__(self, name):
+            ours = CALLED.get(name, 'rows, `history.columns` names what is in them')
+            raise AttributeError(f'History has no `{name}`: there is {ours}', name=name, obj=self)
 
     def __len__(self): return len(self.rows)
     def __getitem__(self, key):
