@@ -43,7 +43,8 @@ def requirements(key):
 
 extras = {name: requirements(f'{name}_requirements') for name in requirements('extras')}
 everything = sorted({package for packages in extras.values() for package in packages})
-apart = 'timm', 'jpeg', 'dev', 'docs', 'browser'
+apart = ('timm', 'jpeg', 'peft', 'graphs', 'webdataset', 'torchdata', 'torchmetrics',
+         'schedulefree', 'dev', 'docs', 'browser')
 extras |= {name: requirements(f'{name}_requirements') for name in apart}
 extras |= {'all': everything, 'dev': extras['dev'] + everything}
 

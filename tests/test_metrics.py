@@ -86,7 +86,8 @@ def test_two_ranks_count_every_sample_once_also_after_a_resume(tmp_path):
 
 
 def test_a_collection_of_torchmetrics_works_as_it_is():
-    torchmetrics = pytest.importorskip('torchmetrics', reason='torchmetrics is not installed')
+    torchmetrics = pytest.importorskip('torchmetrics', reason=(
+        "torchmetrics is not installed: pip install 'nntrain[torchmetrics]'"))
     from torchmetrics.classification import (MulticlassAccuracy, MulticlassAUROC, MulticlassF1Score,
         MulticlassPrecision)
     def collection(): return torchmetrics.MetricCollection([

@@ -44,7 +44,8 @@ def package(params, lr):
 
 
 def needs(name):
-    if find_spec(name) is None: pytest.skip(f'{name} is not installed')
+    if find_spec(name) is None: pytest.skip(
+        f"{name} is not installed: pip install 'nntrain[{name}]'")
     try: return __import__(name)
     except ImportError as error: pytest.skip(f'{name} cannot be imported: {error}')
 

@@ -122,7 +122,9 @@ def pieces(make, n=4, bs=4, **kwargs):
 
 def needs(name):
     more = ', or torchvision, without which it cannot be imported,'*(name == 'timm')
-    return pytest.importorskip(name, reason=f'{name}{more} is not installed')
+    extra = name.replace('torch_geometric', 'graphs')
+    return pytest.importorskip(
+        name, reason=f"{name}{more} is not installed: pip install 'nntrain[{extra}]'")
 
 
 def text(*subs): return learner('classifier', *subs)
