@@ -507,6 +507,7 @@ def normed(*subs, keep=None):
 
 
 def test_statistics_of_a_frozen_base_are_kept_or_the_adapter_is_refused(tmp_path):
+    needs('peft')
     assert check_resume(normed, at=[('after_batch', 2), ('before_validate', 1)], trainable=True)
     for keep,where in ((None, 'file.safetensors'), (['1'], 'folder')):
         learn = normed(keep=keep)

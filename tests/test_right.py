@@ -396,7 +396,7 @@ def _():
 def _():
     datasets = pytest.importorskip('datasets')
     split = datasets.Dataset.from_dict(dict(price=[1., 2.]*4, a=[1., 2.]*4, b=[3., 4.]*4)).with_format('torch')
-    with pytest.raises(ValueError, match=r"which of the columns \['price', 'a', 'b'\] is the target.*`?target='b'"):
+    with pytest.raises(ValueError, match=r"which of the columns \['price', 'a', 'b'\] is the target.*`?target='price'"):
         DataLoaders.from_hf_dd(datasets.DatasetDict(train=split, test=split), batch_size=4)
     dls = DataLoaders.from_hf_dd(datasets.DatasetDict(train=split, test=split), batch_size=4, target='price')
     assert next(iter(dls.valid))[-1].flatten().tolist() == [1., 2.]*4
@@ -775,7 +775,7 @@ def own_generator(kind, where, tmp_path):
         run(f'{stop}', stop)
         again, told = run(f'{stop}')
         assert torch.equal(whole, again) or named and {*named} <= {*told}, (stop, said)
-    if where in ('collate', 'partial'): assert 'the collate function of the train loader has a generator' in named[0]
+        assert torch.equal(whole, again) or where not in ('collate', 'partial'), stop
     if named:
         with pytest.raises(ValueError, match='with `exact=True` nothing may be in the way.*generator of its own'): run('exact', exact=True)
 
