@@ -63,8 +63,8 @@ def _shake(learner, number):
 class _Trial:
     "The runs to compare, each in its own process and, except for killed ones, its own folder."
     def __init__(self, make, epochs, every_steps, folder, trainable=False):
-        self.make = make if callable(make) else lambda: make
-        self.learner,self.folder = None if callable(make) else make,Path(folder)
+        self.learner,self.folder = make if hasattr(make, 'fit') else None,Path(folder)
+        self.make = make if self.learner is None else lambda: make
         self.epochs,self.every_steps,self.trainable = epochs,every_steps,trainable
 
     def fit(self, name, kill=None, shake=0):

@@ -13,7 +13,6 @@ from inspect import unwrap
 import torch
 from fastcore.basics import patch
 
-from ..learner import Learner
 from .nans import gradients_of
 from ..pubsub import GROUP, CancelStepException, Subscriber
 
@@ -94,7 +93,8 @@ def own_backward(
     learn, # A `Learner`
 )->bool:   # Whether its gradients must be those of all processes after each backward pass
     "Whether a variant replaces `backward`, as SAM, which climbs along the gradients in it."
-    return 'backward' in vars(learn) or unwrap(type(learn).backward) is not Learner.backward
+    backward = unwrap(getattr(type(learn), 'backward', own_backward))   # a script has none
+    return 'backward' in vars(learn) or backward.__module__ not in ('nntrain.learner', __name__)
 
 def train_batch_size(
     learn, # A `Learner`
