@@ -41,8 +41,9 @@ def held_by(
 )->dict:   # Name -> what it holds; of a long list the first thousand, unless it is of data sets
     "What an object, a container or a function has been given."
     if isinstance(value, (list,tuple)):
-        n = None if value and isinstance(value[0], Dataset) else 1000
-        return dict(enumerate(value[:n]))
+        first = value[0] if value else None     # of a list of batches a few tell as much as all
+        n = 10 if isinstance(first, (list,tuple,dict,torch.Tensor)) else 1000
+        return dict(enumerate(value if isinstance(first, Dataset) else value[:n]))
     if isinstance(value, dict): return dict(islice(value.items(), 1000))
     if isinstance(value, partial): return {**dict(enumerate((value.func, *value.args))),
                                            **value.keywords}
