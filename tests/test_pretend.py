@@ -266,3 +266,10 @@ def test_no_recipe_waits_in_a_batch_but_the_one_that_says_so(page, waiting, monk
              if foreign or {who for *_,who in inside} - waiting]
     assert fits and not wrong, wrong
     assert {who for _,inside,_ in fits for *_,who in inside} == waiting
+
+
+def test_torch_takes_it_for_no_device_of_its_own():
+    "DataParallel would look for its devices, also long after the check."
+    pretend_device()
+    parallel, x = nn.DataParallel(nn.Linear(3, 2)), torch.ones(4, 3)
+    assert torch.equal(parallel(x), parallel.module(x))

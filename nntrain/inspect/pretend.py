@@ -200,7 +200,7 @@ def _copy(func, args, kwargs, raw_args, raw_kwargs):
 class _Backend:
     "What torch asks a device's module for."
     def is_initialized(self): return True
-    def is_available(self): return True
+    def is_available(self): return False  # else DataParallel would take it for one of its own
     def current_device(self): return 0
     def device_count(self): return 1
     def _is_in_bad_fork(self): return False
