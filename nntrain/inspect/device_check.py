@@ -192,7 +192,8 @@ def rehearsed(
     seen=None,      # A `Seen` that notes what the meter sees; None: a foreign tensor is an error
 )->WatchS:          # That has watched the fit
     "Train on the pretend device for a few batches, and undo it."
-    device,watch = pretend_device(),WatchS(n_batches)
+    torch.ones(1, requires_grad=True).backward()  # autograd's first: no thread for the device,
+    device,watch = pretend_device(),WatchS(n_batches)                 # which forbids forks
     with learn.rehearse(observers=True), redirect_stdout(io.StringIO()):
         movers = [s for s in learn.subs if isinstance(s, DeviceS)]
         for mover in movers: mover.device = device
