@@ -5,6 +5,7 @@
 Prints one line for each problem, `nbs/x.ipynb cell <id>: message`; exits with 1 if there is any."""
 import ast
 import builtins
+import gc
 import re
 import sys
 from collections import Counter, defaultdict
@@ -47,19 +48,19 @@ def check_layers(pages):
                    for name in page.subscribers}
     for page, cell in [(page, cell) for page in pages for cell in page.exported]:
         mine = package_of(page.module)
-        for name in sorted(own_imports(cell.tree)):
+        for name in sorted(own_imports(cell.nodes)):
             other = package_of(name)
             if name == 'all': yield page, cell, 'library code imports nntrain.all'
             elif other not in LAYER and name[0] != '_':
                 yield page, cell, f'nntrain.{name} stands in no layer'
             elif name[0] != '_' and other != mine and LAYER[other] >= LAYER[mine]:
                 yield page, cell, f'imports nntrain.{name}: {other} is no lower layer than {mine}'
-        for node in ast.walk(cell.tree) if page.subscribers else ():
+        for node in cell.nodes if page.subscribers else ():
             names = [alias.name for alias in node.names] if isinstance(node, ast.ImportFrom) else ()
             for name in names:
                 if not subscribers.get(name, '').startswith(f'{mine}.'): continue
                 yield page, cell, f'imports {name}, a sibling subscriber'
-        for name in imports(cell.tree) if page.module in CORE else ():
+        for name in imports(cell.nodes) if page.module in CORE else ():
             allowed = CORE[page.module]
             if not {name, name.split('.')[0]} & (allowed | sys.stdlib_module_names):
                 yield page, cell, f'imports {name}; besides the standard library ' \
@@ -67,7 +68,7 @@ def check_layers(pages):
 
 
 def check_cycles(pages):
-    graph = {page.module: set().union(*(own_imports(cell.tree) for cell in page.exported))
+    graph = {page.module: set().union(*(own_imports(cell.nodes) for cell in page.exported))
              for page in pages if page.module}
     try: TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -76,9 +77,8 @@ def check_cycles(pages):
 
 # --- classes and private names --------------------------------------------------------------------
 
-def names_in(tree, without_bases=False):
-    "How often each name is read in `tree`."
-    nodes = [*ast.walk(tree)]
+def names_in(nodes, without_bases=False):
+    "How often each name is read in the nodes of a tree."
     bases = {id(base) for node in nodes if isinstance(node, ast.ClassDef)
              for base in node.bases} if without_bases else ()
     return Counter(node.attr if isinstance(node, ast.Attribute) else node.id for node in nodes
@@ -91,10 +91,10 @@ def check_bases(pages):
     for page in pages:
         for cell in page.code:
             lesson = not cell.exported
-            names = names_in(cell.tree, without_bases=not lesson)
+            names = names_in(cell.nodes, without_bases=not lesson)
             used.update(names)
             if not lesson: called.update(names)
-            for node in [n for n in ast.walk(cell.tree) if isinstance(n, ast.ClassDef)]:
+            for node in [n for n in cell.nodes if isinstance(n, ast.ClassDef)]:
                 if not lesson: home[node.name] = page, cell
                 for base in node.bases:
                     name = ast.unparse(base).split('.')[-1]
@@ -109,7 +109,7 @@ def private_names(page):
     "The names with one underscore that the module of `page` defines or assigns."
     found = set()
     for cell in page.exported:
-        for node in ast.walk(cell.tree):
+        for node in cell.nodes:
             if isinstance(node, (*DEF, ast.ClassDef)): found.add(node.name)
             if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
                 found.add(node.attr)
@@ -120,13 +120,13 @@ def private_names(page):
 def check_private(pages):
     "No module reads a private name of another."
     defined = {page.module: private_names(page) for page in pages if page.module}
+    others_of = {mine: set().union(*(names for module, names in defined.items()
+                                     if module != mine)) - defined[mine] for mine in defined}
     for page, cell in [(page, cell) for page in pages for cell in page.exported]:
-        others = set().union(*(names for module, names in defined.items()
-                               if module != page.module)) - defined[page.module]
-        for name in sorted({n.attr for n in ast.walk(cell.tree) if isinstance(n, ast.Attribute)}
-                           & others):
+        others = others_of[page.module]
+        for name in sorted({n.attr for n in cell.nodes if isinstance(n, ast.Attribute)} & others):
             yield page, cell, f'reads `.{name}`, which is private to another module'
-        for node in ast.walk(cell.tree):
+        for node in cell.nodes:
             if not isinstance(node, ast.ImportFrom): continue
             if not (node.module or '').startswith('nntrain'): continue
             for alias in node.names:
@@ -152,7 +152,7 @@ def check_main_name(page, name):
     for cell in runs[:FIRST]:
         inside = [node for node in cell.tree.body if not isinstance(
             node, (*DEF, ast.ClassDef, ast.Import, ast.ImportFrom))]
-        if any(names_in(node)[name] for node in inside): return
+        if any(names_in([*ast.walk(node)])[name] for node in inside): return
     yield page, None, f'{name} does not run within the first {FIRST} code cells'
 
 
@@ -205,7 +205,7 @@ def bad_habit(node, cell):
 
 def check_habits(page):
     for cell in page.code:
-        for found in filter(None, (bad_habit(node, cell) for node in ast.walk(cell.tree))):
+        for found in filter(None, (bad_habit(node, cell) for node in cell.nodes)):
             yield page, cell, found
 
 
@@ -259,7 +259,7 @@ def check_safe(path):
     "Nothing that runs what a file or a string contains."
     for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
-            unsafe = {name.split('.')[0] for name in imports(node)} & UNSAFE_MODULES
+            unsafe = {name.split('.')[0] for name in imports([node])} & UNSAFE_MODULES
             if unsafe: yield f'line {node.lineno} imports {", ".join(unsafe)}'
         if not isinstance(node, ast.Call): continue
         if ast.unparse(node.func) in UNSAFE_CALLS:
@@ -352,6 +352,7 @@ def main_names():
 
 
 def main():
+    gc.disable()  # the trees of all cells stay: to count them over and over takes half the time
     pages = [Page(path) for path in page_paths()]
     found = [problem for page in pages for problem in check_page(page)]
     if not any('cannot be parsed' in message for _, _, message in found):

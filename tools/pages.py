@@ -32,9 +32,9 @@ def n_lines(text):
     return sum(1 for line in lines if line and not line.startswith('#'))
 
 
-def imports(tree):
-    "The full name of every module that `tree` imports, also inside functions."
-    for node in ast.walk(tree):
+def imports(nodes):
+    "The full name of every module that the nodes of a tree import, also inside functions."
+    for node in nodes:
         if isinstance(node, ast.Import): yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module == 'nntrain':
             yield from (f'nntrain.{alias.name}' for alias in node.names)
@@ -42,9 +42,9 @@ def imports(tree):
             yield ('nntrain.' if node.level else '') + (node.module or '')
 
 
-def own_imports(tree):
-    "The modules of nntrain that `tree` imports, without `nntrain.`."
-    return {name.removeprefix('nntrain.') for name in imports(tree) if name.startswith('nntrain.')}
+def own_imports(nodes):
+    "The modules of nntrain that the nodes import, without `nntrain.`."
+    return {name.removeprefix('nntrain.') for name in imports(nodes) if name.startswith('nntrain.')}
 
 
 class Cell:
@@ -65,6 +65,11 @@ class Cell:
         "The cell as Python; IPython's own lines (`%magic`, `!command`) count as `pass`."
         if re.search(r'^%%', self.source, re.M): return ast.parse('')
         return ast.parse(re.sub(r'^(\s*)[%!].*$', r'\1pass', self.source, flags=re.M))
+
+    @cached_property
+    def nodes(self):
+        "All of the tree."
+        return [*ast.walk(self.tree)]
 
     @cached_property
     def definitions(self):
