@@ -17,15 +17,16 @@ ROOT = Path(__file__).resolve().parent.parent
 ENV = ROOT/'.venv-wheel'
 BIN = ENV/('Scripts' if os.name == 'nt' else 'bin')
 DATA = 'nntrain/data/digits.parquet'
-IMPORTS = """
-import importlib.util, sys
+TRAIN = """
+import importlib.util, runpy, sys
 missing = [name for name in ('nbdev', 'IPython', 'execnb') if importlib.util.find_spec(name)]
 assert not missing, f'the environment should be without {missing}'
 import nntrain.all
 fit = nntrain.all.Learner.fit
 assert 'epochs : int' in fit.__doc__ and 'How many epochs' in fit.__doc__, fit.__doc__
-print(nntrain.__version__)
-print(nntrain.__file__)
+print('imported', nntrain.__version__, nntrain.__file__, sep='|', flush=True)
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
 """
 
 
@@ -57,20 +58,26 @@ def install(wheel):
     "Install `wheel`, and what it requires, into the second environment."
     if not (BIN/'python').exists(): venv.create(ENV, with_pip=True)
     pip = BIN/'python', '-m', 'pip'
-    run(*pip, 'install', '--quiet', '-c', ROOT/'constraints.txt', wheel)
+    wanted, kept = (ROOT/'constraints.txt').read_bytes(), ENV/'constraints.txt'
     run(*pip, 'install', '--quiet', '--no-deps', '--force-reinstall', wheel)
-    run(*pip, 'check')
+    check = [str(part) for part in (*pip, 'check')]
+    same = kept.exists() and kept.read_bytes() == wanted
+    if same and subprocess.run(check, stdout=subprocess.DEVNULL).returncode == 0: return
+    run(*pip, 'install', '--quiet', '-c', ROOT/'constraints.txt', wheel)
+    run(*check)
+    kept.write_bytes(wanted)
 
 
 def use(folder):
     "Import everything, train for an epoch, show the run, in a folder that holds nothing."
-    version, path = run(BIN/'python', '-c', IMPORTS, cwd=folder).splitlines()[-2:]
+    out = Path(folder)/'run'
+    command = BIN/'nntrain', 'train', '--data', 'digits', '--epochs', '1', '--out', out
+    lines = run(BIN/'python', '-c', TRAIN, *command, cwd=folder).splitlines()
+    _, version, path = next(line for line in lines if line.startswith('imported|')).split('|')
     config = ConfigParser(delimiters=['='])
     config.read(ROOT/'settings.ini', encoding='utf-8')
     assert version == config['DEFAULT']['version'], f'the wheel says it is version {version}'
     assert Path(path).is_relative_to(ENV), f'imported from {path}'
-    out = Path(folder)/'run'
-    run(BIN/'nntrain', 'train', '--data', 'digits', '--epochs', '1', '--out', out, cwd=folder)
     run(BIN/'nntrain', 'show', out, cwd=folder)
     files = sorted(path.name for path in out.iterdir())
     assert 'history.csv' in files and any(name.endswith('.safetensors') for name in files), files
