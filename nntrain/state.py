@@ -162,13 +162,17 @@ def is_stateful(
     return (hasattr(value, 'state_dict') and hasattr(value, 'load_state_dict')
             and not isinstance(value, type))
 
+_PLAIN = {int, float, bool, str, bytes}  # nobody changes one of these
+
 def copied(
     value, # Tensors, arrays, numbers, strings in dicts, lists, tuples, sets, deques
 ):         # The same, sharing no tensor, array or container with it
     "A copy for keeping; every container keeps its type."
     if isinstance(value, torch.Tensor): return value.detach().clone()
     if type(value) is dict: return {k: copied(v) for k,v in value.items()}
-    if type(value) in (list,tuple): return type(value)(map(copied, value))
+    if type(value) in (list,tuple):
+        plain = {*map(type, value)} <= _PLAIN   # Python's generator has 625 numbers
+        return type(value)(value if plain else map(copied, value))
     if isinstance(value, tuple) and hasattr(value, '_make'): return value._make(map(copied, value))
     if isinstance(value, deque): return type(value)(map(copied, value), value.maxlen)
     if isinstance(value, (dict,list)):
