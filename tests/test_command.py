@@ -1,15 +1,20 @@
-"""The command as a user has it: installed by pip into an empty folder, in processes of its own."""
+"""The command as a user has it: installed by pip into an empty folder, in processes of its own.
+
+Where the beginning of a process is not the point, it is a fork of this one, which has torch."""
 import csv
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import traceback
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch._dynamo  # noqa: F401 - an optimizer imports it
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -65,26 +70,65 @@ def python(place, *words, cwd=None, code=0):
 
 
 SEVERAL = """
-import contextlib, io, json, runpy, sys
+import contextlib, io, json, sys
 from nntrain.cli.main import main
 told = []
+class Watch(io.StringIO):
+    def write(self, text):
+        slow = {'torch', 'datasets', 'matplotlib', 'torch._dynamo', 'pandas'}
+        if text.strip(): seen.append((text.split()[0], sorted(slow & {*sys.modules})))
+        return super().write(text)
 for words in json.loads(sys.argv[1]):
-    code = 0
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
-        try:
-            if words[0].endswith('.py'): runpy.run_path(words[0], run_name='__main__')
-            else: code = main(words)
+    code, seen = 0, []
+    with contextlib.redirect_stdout(Watch()) as out, contextlib.redirect_stderr(out):
+        try: code = main(words)
         except SystemExit as end: code = end.code
-    told.append((code, out.getvalue()))
+    told.append((code, out.getvalue(), seen[:4]))
 print(json.dumps(told))"""
 
 
-def commands(place, *lines, cwd=None):
-    "What commands or scripts print, one after the other in one process: torch is imported once."
-    done = python(place, '-c', SEVERAL, json.dumps([line.split() for line in lines]), cwd=cwd)
+def commands(place, *lines):
+    """What commands print, one after the other in one fresh process: torch is imported once.
+
+    For each: its code, the text, and of what it wrote first the word and the slow imports by then."""
+    done = python(place, '-c', SEVERAL, json.dumps([line.split() for line in lines]))
     told = json.loads(done.splitlines()[-1])
-    for line, (code, text) in zip(lines, told): assert code in (0, None, 2), (line, text)
+    for line, (code, text, _) in zip(lines, told): assert code in (0, None, 2), (line, text)
     return told
+
+
+def fork(place, cwd, stream, act, **more):
+    "Call `act` in a fork of this process, in the folder `cwd`, with the installed package; its id."
+    pid = os.fork()
+    if pid: return pid
+    code, site = 1, str(place.parent/'site')
+    try:
+        for n in range(3): os.dup2(stream, n)
+        sys.stdin, sys.stdout, sys.stderr = (
+            open(n, mode, encoding='utf-8', closefd=False) for n, mode in enumerate('rww'))
+        sys.__stdout__, sys.__stderr__ = sys.stdout, sys.stderr
+        os.chdir(cwd)
+        for name in OFFLINE: os.environ.pop(name, None)
+        os.environ.update({'PYTHONPATH': site, **more})
+        ours = str(ROOT), str(ROOT/'tools')
+        sys.path[:] = [str(cwd), site, *(path for path in sys.path if path not in ours)]
+        for name in [name for name in sys.modules if name.split('.')[0] == 'nntrain']:
+            del sys.modules[name]
+        import nntrain
+        assert Path(nntrain.__file__).is_relative_to(site), nntrain.__file__
+        code = act()
+    except SystemExit as end: code = end.code
+    except BaseException: traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code or 0)
+
+
+def command(*words):
+    "`python -m nntrain` with these words."
+    sys.argv = ['nntrain', *words]
+    runpy.run_module('nntrain', run_name='__main__', alter_sys=True)
 
 
 @pytest.fixture(scope='module')
@@ -106,14 +150,15 @@ def pets(place):
 @pytest.fixture(scope='module')
 def told(place, pets):
     "What the commands say to one who trains on the pictures, predicts, reports, makes a project."
-    return commands(place, 'train --data pets --skip-broken --epochs=3 --out=run',
+    return commands(place, 'train --model linear --epochs 1 --dry-run',
+        'train --data pets --skip-broken --size=16 --epochs=3 --out=run',
         'predict run pets --csv=said.csv --json=said.json --skip-broken',
         'report run -o page.html', 'init mine', 'init noted --model=linear', 'init mine')
 
 
 @pytest.fixture(scope='module')
 def run(place, told):
-    (code, printed), *_ = told
+    code, printed, _ = told[1]
     assert code == 0 and '3 of 600 files are left out' in printed and 'pictures of ' in printed
     return place/'run'
 
@@ -167,13 +212,11 @@ def test_no_line_is_wider_than_the_terminal(place, columns):
     import pty
     import struct
     import termios
+    offline = {name: value for name, value in OFFLINE.items() if name != 'COLUMNS'}
     def shown(*words):
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 40, columns, 0, 0))
-        env = {**os.environ, **OFFLINE, 'PYTHONPATH': str(place.parent/'site')}
-        del env['COLUMNS']
-        process = subprocess.Popen([sys.executable, '-m', 'nntrain', *words], stdin=theirs,
-                                   stdout=theirs, stderr=theirs, env=env, cwd=place)
+        pid = fork(place, place, theirs, lambda: command(*words), **offline)
         os.close(theirs)
         parts = []
         while True:
@@ -182,7 +225,7 @@ def test_no_line_is_wider_than_the_terminal(place, columns):
             if not part: break
             parts.append(part)
         os.close(ours)
-        process.wait(timeout=120)
+        os.waitpid(pid, 0)
         text = b''.join(parts).decode().replace('\r\n', '\n')
         wide = [line for line in re.sub(r"\x1b\[[\d;]*m", "", text).split('\n') for line in line.split('\r')
                 if len(line.rstrip()) > columns]
@@ -229,24 +272,34 @@ def one_epoch(project):
 
 
 def test_a_project_of_ones_own(place, told):
-    (made, _), (refused, error) = told[3], told[5]
+    (made, *_), (refused, error, _) = told[4], told[6]
     assert made == 0 and refused == 2 and 'is there already and not empty' in error
     project = one_epoch(place/'mine')
-    (_, printed), (code, _) = commands(place, 'train.py', 'report run', cwd=project)
-    assert 'accuracy' in printed and code == 0
+    def both():
+        runpy.run_path('train.py', run_name='__main__')
+        command('report', 'run')
+    with (project.parent/'mine.txt').open('w+', encoding='utf-8') as file:
+        _, status = os.waitpid(fork(place, project, file.fileno(), both, **OFFLINE), 0)
+        file.seek(0)
+        printed = file.read()
+    assert 'accuracy' in printed and status == 0, printed
     kept = os.environ.get('NNTRAIN_PICTURES')
     titles, complaints = browse(project/'run/report.html', Path(kept) if kept else None)
     assert 'Confusion' in titles and 'What is missing' in titles and complaints == []
     tells_its_environment(project/'run/report.html')
 
 
-def test_the_notebook_of_a_project(place, told, monkeypatch):
+def test_the_notebook_of_a_project_and_a_first_cell_that_prints_nothing(place, told, monkeypatch):
     import nbformat
     from nbclient import NotebookClient
     monkeypatch.setenv('PYTHONPATH', str(place.parent/'site'))
+    monkeypatch.delenv('PYTHONWARNINGS', raising=False)
     nb = nbformat.read(one_epoch(place/'noted')/'train.ipynb', 4)
-    NotebookClient(nb, kernel_name='python3', timeout=300,
+    first = nbformat.v4.new_code_cell('from nntrain.all import *\ndd = load_digits()')
+    nb.cells.insert(0, first)
+    NotebookClient(nb, kernel_name='python3', timeout=300, extra_arguments=['--log-level=40'],
                    resources=dict(metadata=dict(path=str(place/'noted')))).execute()
+    assert first.outputs == [], first.outputs
     assert (place/'noted/run/loop.py').is_file()
 
 
@@ -262,22 +315,7 @@ def test_models_of_timm_train_and_predict_again(place, pets):
         python(place, '-c', STAND_IN, 'predict', f'timm-{name}', 'pets/fox/005.png')
 
 
-def test_who_what_and_on_what_come_before_the_slow_imports(place):
-    code = '''
-import sys
-from nntrain.cli.main import main
-seen = []
-class Watch:
-    def __init__(self, out): self.out = out
-    def write(self, text):
-        slow = {'torch', 'datasets', 'matplotlib', 'torch._dynamo', 'pandas'}
-        if text.strip(): seen.append((text.split()[0], sorted(slow & {*sys.modules})))
-    def flush(self): pass
-    def __getattr__(self, name): return getattr(self.out, name)
-sys.stdout = Watch(sys.stdout)
-main('train --model linear --epochs 1 --dry-run'.split())
-print(seen[:4], file=sys.stderr)
-sys.exit(3)'''
-    lines = eval(python(place, '-c', code, code=3).splitlines()[-1])
+def test_who_what_and_on_what_come_before_the_slow_imports(told):
+    lines = told[0][2]
     assert [word for word, _ in lines] == ['nntrain', 'reads', 'has', 'data'], lines
     assert [slow for _, slow in lines[:3]] == [[], [], ['torch']], lines

@@ -219,19 +219,6 @@ def test_a_process_that_has_trained_can_check_for_a_device():
     assert learn.check_device().findings == []
 
 
-def test_a_normal_fit_imports_none_of_it():
-    code = ('import sys; from nntrain.all import *; import torch; '
-            'dls = DataLoaders([(torch.rand(4, 3), torch.tensor([0, 1, 2, 0]))]*2); '
-            'loss = torch.nn.functional.cross_entropy; '
-            'learn = Learner(torch.nn.Linear(3, 3), dls, loss, torch.optim.SGD, .1, '
-            'usual(accuracy)); learn.no_bar().__enter__(); learn.fit(1); '
-            'print([m for m in sys.modules if "pretend" in m or "device_check" in m]); '
-            'learn.check_device(); print("nntrain.inspect.pretend" in sys.modules)')
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=100)
-    assert done.returncode == 0, done.stderr
-    assert '[]' in done.stdout.splitlines() and done.stdout.splitlines()[-1] == 'True', done.stdout
-
-
 def programs_of(page):
     "The code cells of a page that are shown, as they are, on the pretend device."
     cells = json.loads((NBS/page).read_text(encoding='utf-8'))['cells']

@@ -121,7 +121,7 @@ def test_notebook(path, flags):
 
 def notebooks(files=(), flags=''):
     "The jobs, the longest first; and the imports that they share."
-    import datasets, matplotlib.pyplot, nbdev.test, torch._dynamo  # noqa: F401, E401
+    import datasets, matplotlib.pyplot, nbdev.test, nbformat, torch._dynamo  # noqa: F401, E401
     seconds = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
     files = sorted(files or page_paths(), key=lambda path: -seconds.get(name_of(path), 5))
     return [(name_of(path), test_notebook, path, flags) for path in files]
