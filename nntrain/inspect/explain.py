@@ -30,18 +30,24 @@ from ..learner import Learner
 # %% ../../nbs/inspect/04_explain.ipynb #a805e543
 HIDDEN = 'dls','dl','passes','counts','subs','error'
 
+def _is_plain(values):
+    "Whether no tensor can be in it, as in the 625 numbers of Python's generator."
+    return {*map(type, values)} <= {int, float, bool, str, type(None)}
+
 def _mark(value):
     "A value that is equal only if nothing has changed; holds no copy."
     if isinstance(value, torch.Tensor):
         return id(value),0 if value.is_inference() else value._version
-    if isinstance(value, (tuple,list)): return tuple(map(_mark, value))
+    if isinstance(value, (tuple,list)):
+        return tuple(value if _is_plain(value) else map(_mark, value))
     if isinstance(value, dict): return tuple((k, _mark(v)) for k,v in value.items())
     return value if isinstance(value, (int,float,str,type(None))) else id(value)
 
 def _tensors(value):
     if isinstance(value, torch.Tensor): return [value]
     if isinstance(value, dict): value = [*value.values()]
-    return [t for v in value for t in _tensors(v)] if isinstance(value, (list,tuple)) else []
+    if not isinstance(value, (list,tuple)) or _is_plain(value): return []
+    return [t for v in value for t in _tensors(v)]
 
 def _told(value):
     "(what it is, its mean, its mean size) of tensors; of anything else its text alone."

@@ -11,6 +11,7 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 from ..data.names import html_text, printable
@@ -41,6 +42,7 @@ def _calls(node, training, looped=False):
         target = ast.unparse(node.func.value)
         if target in ('self','super()'): yield node.func.attr,target != 'self',looped
 
+@lru_cache(maxsize=256)   # to parse a source takes longer than all else
 def _body(method):
     "The syntax tree of a method without its decorators, or None without a source."
     function = inspect.unwrap(method)
