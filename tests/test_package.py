@@ -79,6 +79,16 @@ with learn.no_bar(): learn.fit(1)
 print([m for m in sys.modules if "pretend" in m or "device_check" in m])
 learn.check_device()
 print("nntrain.inspect.pretend" in sys.modules)'''
+FORKED = '''
+import os, torch
+from torch import nn
+from nntrain.all import *
+batches = [(torch.ones(2, 3), torch.tensor([0, 1]))]
+Learner(nn.Linear(3, 2), DataLoaders(batches, batches), nn.CrossEntropyLoss()).check_device()
+if not os.fork():
+    torch.ones(1, requires_grad=True).backward()
+    os._exit(0)
+print(os.waitstatus_to_exitcode(os.wait()[1]))'''
 WINDOWS = f'''
 import runpy
 runpy.run_path({str(ROOT/'tests/without_unix.py')!r}, run_name='__main__')'''
@@ -86,7 +96,7 @@ ALONE = "import sys, nntrain; assert 'Learner' in dir(nntrain); print('torch' in
 STAGES = [   # what a fresh Python imports, and what its forks do then
     ('', dict(alone=ALONE)),
     ('import torch', dict(names=NAMES, filters=FILTERS, methods=METHODS, paths=PATHS)),
-    ('import datasets, torch._dynamo', dict(fit=FIT, windows=WINDOWS))]
+    ('import datasets, torch._dynamo', dict(fit=FIT, forked=FORKED, windows=WINDOWS))]
 
 
 @pytest.fixture(scope='module')
@@ -126,6 +136,11 @@ def test_old_import_paths_work_each_as_the_first_import_of_the_package(printed):
 def test_a_normal_fit_imports_no_pretend_device(printed):
     lines = printed('fit').splitlines()
     assert '[]' in lines and lines[-1] == 'True', lines
+
+
+def test_a_process_that_checked_for_a_device_can_be_forked(printed):
+    "Autograd with a thread for a device refuses to work in a fork: `check_resume` kills forks."
+    assert printed('forked') == '0'
 
 
 def test_training_without_what_windows_lacks(printed): assert 'the same weights' in printed('windows')

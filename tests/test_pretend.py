@@ -1,7 +1,5 @@
 """Subscribers, variants and methods of ours on the pretend device: what waits, what is foreign."""
 import json
-import subprocess
-import sys
 import warnings
 
 import matplotlib.pyplot as plt
@@ -260,19 +258,3 @@ def test_torch_takes_it_for_no_device_of_its_own():
     pretend_device()
     parallel, x = nn.DataParallel(nn.Linear(3, 2)), torch.ones(4, 3)
     assert torch.equal(parallel(x), parallel.module(x))
-
-
-def test_a_process_that_checked_can_be_forked():
-    "Autograd with a thread for a device refuses to work in a fork: `check_resume` kills forks."
-    program = '''
-import os, torch
-from torch import nn
-from nntrain.all import *
-batches = [(torch.ones(2, 3), torch.tensor([0, 1]))]
-Learner(nn.Linear(3, 2), DataLoaders(batches, batches), nn.CrossEntropyLoss()).check_device()
-if not os.fork():
-    torch.ones(1, requires_grad=True).backward()
-    os._exit(0)
-print(os.waitstatus_to_exitcode(os.wait()[1]))'''
-    done = subprocess.run([sys.executable, '-c', program], capture_output=True, text=True)
-    assert done.stdout == '0\n', done.stderr

@@ -112,20 +112,18 @@ def test_python_runs_a_script_into_ctrl_c(folder):
     assert 'KeyboardInterrupt' in text and script.returncode in (-signal.SIGINT, 130, 1)
 
 
-def test_python_shows_all_frames_on_request(folder):
-    text = output_of(start(folder, 'work.py', 'model', NNTRAIN_FULL_TRACEBACK='1'))
-    assert len(re.findall('in publish', text)) == 6 and 'in all_batches' in text, text
-    assert text.splitlines()[-1] == ENDS['model'][1]
-
-
 def test_python_asked_line_by_line_and_pdb_after_it(folder):
-    "One session: four errors, and the last one looked at post mortem."
+    "One session: all frames on request, four errors, and the last one looked at post mortem."
     kinds = ['model', 'subscriber', 'outside', 'loss']
-    lines = ['import sys, pdb', 'from work import *', 'sys.ps1 = ""']
+    lines = ['import os, sys, pdb', 'from work import *', 'sys.ps1 = ""', 'print("=== all")',
+             'os.environ["NNTRAIN_FULL_TRACEBACK"] = "1"', 'train("model")',
+             'del os.environ["NNTRAIN_FULL_TRACEBACK"]']
     for kind in kinds: lines += [f'print("=== {kind}")', f'train("{kind}")']
     typed = '\n'.join([*lines, 'pdb.pm()', 'p mine', 'up', 'p self', 'q', ''])
     text, _, debugger = output_of(start(folder, '-i', '-q', '-c', ''), typed).partition('\n> ')
-    parts = text.split('=== ')[1:]
+    _, every, *parts = text.split('=== ')
+    assert len(re.findall('in publish', every)) == 6 and 'in all_batches' in every, every
+    assert every.splitlines()[-1] == ENDS['model'][1]
     for kind, part in zip(kinds, parts, strict=True):
         check(part, kind)
         assert part.count('Traceback') == 1, part    # also where a better error took its place
