@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import signal
+import sys
 import tempfile
 import warnings
 from contextlib import redirect_stdout
@@ -150,10 +151,10 @@ class Penalty(Learner):
 @program
 def own_terms_of_loss_grad():
     summed = partial(F.cross_entropy, reduction='sum')
-    return [trained(adds(learner(*subs, n=n), term, order)) for term in (square, norm)
+    return [trained(adds(learner(*subs, n=n), term, order), 1) for term in (square, norm)
             for n, subs, order in ((41, [], 0), (45, [GradientAccumulationS(2)], 0), (45, [], -50))
-            ] + [trained(learner(cls=Penalty)),
-                 trained(adds(learner(loss=summed, lr=0.005, weights='sum'), norm))]
+            ] + [trained(learner(cls=Penalty), 1),
+                 trained(adds(learner(loss=summed, lr=0.005, weights='sum'), norm), 1)]
 
 
 @program
@@ -182,7 +183,7 @@ class SpoilS(Subscriber):
 
 def skipping(at, *subs, **guard):
     stop = StopOnNaNS('skip', **guard)
-    return trained(learner(stop, SpoilS(*at), *subs), bad=stop.n_bad)
+    return trained(learner(stop, SpoilS(*at), *subs), 1, bad=stop.n_bad)
 
 
 @program
@@ -200,7 +201,7 @@ def nan_on_one_rank():
 def nan_in_the_gradients_of_one_rank():
     spoil = SpoilS(1, 3, event='before_backward')
     found = [StopOnNaNS('skip'), StopOnNaNS('skip', on_device=True)]
-    return [trained(learner(stop, spoil, *subs), bad=stop.n_bad) for stop in found
+    return [trained(learner(stop, spoil, *subs), 1, bad=stop.n_bad) for stop in found
             for subs in ([], [GradientAccumulationS(2)])]
 
 
@@ -355,7 +356,7 @@ def validate_and_get_preds_in_events():
             if learn.rehearsing: return
             seen.append([learn.validate(), *learn.get_preds(losses=True), learn.get_preds('train')[1]])
         learn.on(event, look, order=order)
-        learn.fit(2)
+        learn.fit(1 if event == 'after_batch' else 2)   # in mid-epoch it is seen by the rest of it
         found.append(result(learn, seen=told(seen)))
     return found
 
@@ -591,6 +592,7 @@ def quietly(name):
 def results(names):
     "What the programs return; after an error the other rank may wait elsewhere, so it is the last."
     start_ranks(60)
+    if my_place().world > 1: sys.tracebacklimit = 0  # torch keeps the stack of each `manual_seed`
     found = {}
     for name in names:
         try: found[name] = [quietly(name)]
