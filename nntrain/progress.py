@@ -288,7 +288,7 @@ def screen_kind()->str: # A key of `SCREENS`
     if any(cls.__module__ == 'ipykernel.iostream' for cls in type(sys.stdout).__mro__):
         from fastprogress.fastprogress import IN_NOTEBOOK
         return 'notebook' if IN_NOTEBOOK else 'rows'
-    return 'terminal'
+    return 'terminal' if getattr(sys.stdout, 'isatty', bool)() else 'rows'
 
 SCREENS = dict(notebook=NotebookScreen, terminal=TerminalScreen, rows=RowsScreen)
 
