@@ -1,5 +1,6 @@
 """What the package promises to those who install it: names, imports, methods, the series' code."""
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,7 +96,8 @@ runpy.run_path({str(ROOT/'tests/without_unix.py')!r}, run_name='__main__')'''
 ALONE = "import sys, nntrain; assert 'Learner' in dir(nntrain); print('torch' in sys.modules)"
 STAGES = [   # what a fresh Python imports, and what its forks do then
     ('', dict(alone=ALONE)),
-    ('import torch', dict(names=NAMES, filters=FILTERS, methods=METHODS, paths=PATHS)),
+    ('import torch', dict(names=NAMES, filters=FILTERS, methods=METHODS, paths=PATHS,
+                          help='import nntrain as nt; help(nt.Learner)')),
     ('import datasets, torch._dynamo', dict(fit=FIT, forked=FORKED, windows=WINDOWS))]
 
 
@@ -131,6 +133,10 @@ def test_methods_are_there_after_importing_the_learner_alone(printed):
 
 def test_old_import_paths_work_each_as_the_first_import_of_the_package(printed):
     assert printed('paths') == OLD
+
+
+def test_help_shows_the_parameters(printed):
+    assert re.search(r'class Learner\(.*\n \|  Learner\(\s*model', printed('help'))
 
 
 def test_a_normal_fit_imports_no_pretend_device(printed):

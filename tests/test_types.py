@@ -107,13 +107,6 @@ def test_the_signature_of_a_learner_is_that_of_its_constructor():
     assert str(signature(Subscriber)) == '()'
 
 
-def test_help_shows_the_parameters():
-    code = 'import nntrain as nt; help(nt.Learner)'
-    done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True,
-                          timeout=100)
-    assert re.search(r'class Learner\(.*\n \|  Learner\(\s*model', done.stdout), done.stdout[:800]
-
-
 def test_every_method_of_the_table_is_in_the_stub_of_the_learner():
     from nntrain.learner import METHODS
     stub = (ROOT/'nntrain/learner.pyi').read_text(encoding='utf-8')

@@ -13,6 +13,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -77,16 +78,20 @@ def n_passed(file):
 def main():
     prepare()
     results = []
-    for test in (clean, export):
-        start = time.time()
-        ok = report(test.__name__, *test(), time.time()-start)
-        results.append((test.__name__, 'passed' if ok else 'failed'))
+    def before():
+        for test in (clean, export):
+            start = time.time()
+            ok = report(test.__name__, *test(), time.time()-start)
+            results.append((test.__name__, 'passed' if ok else 'failed'))
+    with ThreadPoolExecutor(1) as beside:  # imports nothing of nntrain
+        first, pages = beside.submit(before), notebooks()
+        first.result()
     files = sorted((path.relative_to(ROOT).as_posix() for path in ROOT.glob('tests/test_*.py')),
                    key=lambda file: -(ROOT/file).stat().st_size)
     units = [(file, unit, file) for file in files]
     tools = [('check', tool, 'check.py'), ('readme', tool, 'readme.py', '--check'),
              ('book', tool, 'book.py', '--check')]
-    jobs = [('wheel', tool, 'wheel.py'), *units, *tools, *notebooks()]
+    jobs = [('wheel', tool, 'wheel.py'), *units, *tools, *pages]
     results += run_all(jobs, timeout=900)
     return total(results, more=sum(map(n_passed, files)))
 

@@ -121,7 +121,9 @@ def test_notebook(path, flags):
 
 def notebooks(files=(), flags=''):
     "The jobs, the longest first; and the imports that they share."
+    gc.disable()  # all of it stays: to look for garbage takes a quarter of the time
     import datasets, matplotlib.pyplot, nbdev.test, nbformat, torch._dynamo  # noqa: F401, E401
+    gc.enable()
     seconds = json.loads(SECONDS.read_text()) if SECONDS.exists() else {}
     files = sorted(files or page_paths(), key=lambda path: -seconds.get(name_of(path), 5))
     return [(name_of(path), test_notebook, path, flags) for path in files]
