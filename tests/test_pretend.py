@@ -146,7 +146,7 @@ def test_no_subscriber_waits_in_a_batch_or_keeps_a_tensor_on_the_cpu(tmp_path, c
 def verbs(folder):
     "Method of a learner -> call; those that only draw or read rows are left out."
     return dict(
-        log=lambda learn: learn.log('kl', .5), lr_find=lambda learn: learn.lr_find(),
+        log=lambda learn: learn.log('kl', .5), lr_find=lambda learn: learn.lr_find(n_batches=20, repeats=1),
         freeze_to=lambda learn: learn.freeze_to(1),
         freeze=lambda learn: learn.freeze(), unfreeze=lambda learn: learn.unfreeze(),
         fit_one_cycle=lambda learn: learn.fit_one_cycle(1),

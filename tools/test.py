@@ -10,6 +10,7 @@ without nbdev. Clean and export come first; then, a few at a time, the others, e
 test of tests/ for itself.
 """
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -51,9 +52,14 @@ def export():
     return ok, output
 
 
-def tool(*arguments):
-    "Run a script of this folder."
-    return subprocess.run([sys.executable, *arguments], cwd=ROOT/'tools').returncode == 0
+def tool(file, *arguments):
+    "Run a script of this folder, in this process: a fork, which has what it imports."
+    sys.argv = [file, *arguments]
+    try: runpy.run_path(str(ROOT/'tools'/file), run_name='__main__')
+    except SystemExit as end:
+        if isinstance(end.code, str): print(end.code)
+        return not end.code
+    return True
 
 
 def log_of(file): return ROOT/'runs/tests'/f'{Path(file).stem}.txt'
