@@ -11,7 +11,9 @@ ROOT = Path(__file__).resolve().parent.parent
 NURSERY = '''
 import gc, json, os, sys, traceback
 for imports, codes in json.loads(sys.argv[1]):
+    gc.disable()
     exec(imports)
+    gc.enable()
     gc.freeze()
     for name, code in codes.items():
         pid, status = os.fork(), 1
