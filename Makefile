@@ -1,6 +1,7 @@
 # Each command makes .venv, or adds to it, if what it needs is missing or older than its source.
 PYTHON ?= python3
 BIN := .venv/bin
+EXTRA = $(if $(filter-out installed,$(@F)),[$(@F)])
 
 .PHONY: help demo test test-faults notebooks docs browser-test clean
 
@@ -34,14 +35,10 @@ docs: .venv/dev .venv/docs
 browser-test: docs .venv/browser
 	@$(BIN)/python tools/browser.py
 
-.venv/installed: settings.ini setup.py constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
-	@touch $@
-
-.venv/dev .venv/docs .venv/browser: .venv/installed
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(@F)]'
-	@touch $@
+.venv/installed .venv/dev .venv/docs .venv/browser: settings.ini setup.py constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.$(EXTRA)'
+	@touch $@ .venv/installed
 
 clean:
 	rm -rf .venv .venv-wheel _docs build dist *.egg-info

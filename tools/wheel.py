@@ -59,11 +59,11 @@ def install(wheel):
     if not (BIN/'python').exists(): venv.create(ENV, with_pip=True)
     pip = BIN/'python', '-m', 'pip'
     wanted, kept = (ROOT/'constraints.txt').read_bytes(), ENV/'constraints.txt'
-    run(*pip, 'install', '--quiet', '--no-deps', '--force-reinstall', wheel)
+    run(*pip, 'install', '--quiet', '--no-compile', '--no-deps', '--force-reinstall', wheel)
     check = [str(part) for part in (*pip, 'check')]
     same = kept.exists() and kept.read_bytes() == wanted
     if same and subprocess.run(check, stdout=subprocess.DEVNULL).returncode == 0: return
-    run(*pip, 'install', '--quiet', '-c', ROOT/'constraints.txt', wheel)
+    run(*pip, 'install', '--quiet', '--no-compile', '-c', ROOT/'constraints.txt', wheel)
     run(*check)
     kept.write_bytes(wanted)
 
