@@ -381,3 +381,17 @@ def test_eight_processes_want_one_folder(tmp_path):
     refused = [path.read_text() for path in tmp_path.glob('*.refused')]
     assert len(refused) == 7 and all('is in use by' in said for said in refused), refused
     same(whole, trained(run, learn=learner(seed=2, dataset=Keyed))['objects'])
+
+
+@pytest.mark.faults
+def test_processes_that_joblib_starts_afresh_score_as_this_one():
+    "The page on scikit-learn scores in forks; 'loky', the default, has each import all again."
+    joblib, _ = pytest.importorskip('joblib'), pytest.importorskip('sklearn')
+    from sklearn.model_selection import cross_val_score
+    from nntrain.interop.sklearn import LearnerClassifier
+    X, y = import_module('sklearn.datasets').load_iris(return_X_y=True)
+    estimator = LearnerClassifier(epochs=3, batch_size=16)
+    alone = cross_val_score(estimator, X.astype('float32'), y, cv=3)
+    with joblib.parallel_config('loky', n_jobs=2, inner_max_num_threads=1):
+        both = cross_val_score(estimator, X.astype('float32'), y, cv=3)
+    assert len({*both}) > 1 and both.tolist() == alone.tolist()
